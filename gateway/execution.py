@@ -1,0 +1,134 @@
+"""Runs documents against the schema: parsed, limited and validated once, executed by graphql-core.
+
+`endpoint` calls `prepare` with a document's text and `execute` with what came back. Documents that
+passed are kept, the least recently used dropped first. Strawberry's own `Schema.execute` is not used: it
+parses and validates at each call. Facts: GraphQL specification, sections 5 and 6.
+"""
+
+from collections import OrderedDict
+from inspect import isawaitable
+from typing import Any
+
+from graphql import (
+    DocumentNode,
+    ExecutionResult,
+    GraphQLError,
+    OperationDefinitionNode,
+    OperationType,
+    execute,
+    parse,
+    specified_rules,
+)
+from graphql.validation import NoSchemaIntrospectionCustomRule
+from strawberry.execution import optimized_is_awaitable
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext, validate_document
+
+from gateway.context import Context
+from gateway.errors import RequestError
+from gateway.limits import LimitExceeded, Limits, check_document
+from gateway.schema import SCHEMA
+
+MAX_DOCUMENTS = 1000
+"""Documents kept; frontends have some hundred. Their text is bounded too, since one may be large."""
+MAX_TEXT = 8 * 1024 * 1024
+"""Characters of text kept in all; a parsed document takes about 50 times its text."""
+
+Variables = dict[str, Any]
+
+
+class Document:
+    """A document that has passed every check."""
+
+    __slots__ = ("node", "operations")
+
+    def __init__(self, node: DocumentNode) -> None:
+        self.node = node
+        self.operations = {
+            definition.name.value if definition.name else None: definition
+            for definition in node.definitions
+            if isinstance(definition, OperationDefinitionNode)
+        }
+
+    def operation(self, name: str | None) -> OperationDefinitionNode:
+        """Return the operation to run.
+
+        Raises:
+            RequestError: there is none of this name, or a name is needed to tell several apart.
+        """
+        if name is None:
+            if len(self.operations) == 1:
+                return next(iter(self.operations.values()))
+            raise RequestError("BAD_REQUEST", "The document has several operations: say which in operationName.")
+        if name not in self.operations:
+            raise RequestError("BAD_REQUEST", f"The document has no operation named {name[:100]!r}.")
+        return self.operations[name]
+
+
+class Engine:
+    """The schema with its document cache.
+
+    Args:
+        limits: static caps on one document.
+        introspection: whether introspection is answered and error messages suggest names.
+    """
+
+    def __init__(self, limits: Limits, *, introspection: bool) -> None:
+        self._schema = SCHEMA._schema  # noqa: SLF001 - Strawberry keeps graphql-core's schema there, and offers no other way
+        self._limits = limits
+        self._hide = not introspection
+        self._rules = specified_rules if introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
+        self._documents: OrderedDict[str, Document] = OrderedDict()
+        self._text = 0
+
+    def prepare(self, text: str) -> Document:
+        """Parse, limit and validate a document, or find it among those that passed.
+
+        Raises:
+            RequestError: it does not parse, is too large or is not valid.
+        """
+        document = self._documents.get(text)
+        if document is not None:
+            self._documents.move_to_end(text)
+            return document
+        document = self._documents[text] = Document(self._checked(text))
+        self._text += len(text)
+        while len(self._documents) > MAX_DOCUMENTS or self._text > MAX_TEXT:
+            self._text -= len(self._documents.popitem(last=False)[0])
+        return document
+
+    def _checked(self, text: str) -> DocumentNode:
+        try:
+            node = parse(text, max_tokens=self._limits.max_tokens)
+        except GraphQLError as error:
+            if "tokens" in error.message and str(self._limits.max_tokens) in error.message:
+                raise RequestError("OPERATION_TOO_LARGE", error) from error
+            raise RequestError("GRAPHQL_PARSE_FAILED", error) from error
+        try:
+            check_document(node, self._limits)
+        except LimitExceeded as error:
+            raise RequestError("OPERATION_TOO_LARGE", str(error)) from error
+        problems = validate_document(self._schema, node, self._rules)
+        if problems:
+            raise RequestError("GRAPHQL_VALIDATION_FAILED", *problems)
+        return node
+
+    async def execute(
+        self, document: Document, operation_name: str | None, variables: Variables | None, context: Context
+    ) -> ExecutionResult:
+        """Execute one operation; errors are in the result."""
+        result = execute(
+            self._schema,
+            document.node,
+            context_value=context,
+            variable_values=variables,
+            operation_name=operation_name,
+            executor_class=StrawberryGraphQLCoreExecutionContext,
+            is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # bool, where graphql-core wants a guard
+            hide_suggestions=self._hide,
+        )
+        return await result if isawaitable(result) else result
+
+
+def is_mutation(operation: OperationDefinitionNode) -> bool:
+    """Tell whether an operation writes."""
+    return operation.operation is OperationType.MUTATION

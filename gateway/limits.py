@@ -1,0 +1,192 @@
+"""The static caps on one document: tokens, depth, aliases, root fields, directives.
+
+`endpoint` calls `check_document` after parsing and before validation, so a document may hold anything the
+grammar allows: unknown, unused, duplicate and circular fragments are left for validation to name.
+A spread counts all that its fragment holds, as often as it is spread, yet each fragment is read at most
+twice (outside and inside introspection): time is linear in the document, however often it doubles.
+Nothing here recurses. Bytes are counted where the body is read, tokens a first time by the parser.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from graphql.language import ast
+
+# Levels below `__schema` or `__type`, which only the query root has. What graphql-js `getIntrospectionQuery`
+# writes (GraphiQL, codegen) has 14 at its default typeDepth of 9. Circles below them are cut shorter by
+# graphql-core's MaxIntrospectionDepthRule: it refuses a third nested list of fields or types.
+INTROSPECTION_DEPTH = 20
+INTROSPECTION_FIELDS = frozenset({"__schema", "__type"})
+
+# Lists and objects inside each other in one literal. Inputs of this schema nest once, graphql-core coerces
+# literals recursively, and its parser gives up below 200 such levels.
+LITERAL_DEPTH = 32
+
+# Counts stop here, so that doubled fragments do not grow into integers of thousands of bits.
+CEILING = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The caps on one document; all are counts, each 1 or more."""
+
+    max_tokens: int = 2000
+    max_depth: int = 10
+    max_aliases: int = 30
+    max_root_fields: int = 20
+    max_directives: int = 50
+
+
+class LimitExceeded(Exception):
+    """A document is larger than a cap allows; the message may be shown to callers.
+
+    `setting` is the environment variable that sets the cap, None where the cap is a constant.
+    """
+
+    def __init__(self, what: str, found: int, allowed: int, setting: str | None = None) -> None:
+        self.setting = setting
+        count = f"{found} or more" if found >= CEILING else str(found)
+        remedy = f", or have {setting} raised" if setting else ""
+        super().__init__(f"The document has {count} {what}; the limit is {allowed}. Shorten or split it{remedy}.")
+
+
+class _Key(NamedTuple):
+    """A fragment's name, and whether it is spread below an introspection field."""
+
+    name: str
+    inside: bool
+
+
+@dataclass(slots=True)
+class _Measure:
+    """What one definition holds: its own nodes, and those of its spreads once they are added."""
+
+    depth: int = 0
+    introspection_depth: int = 0
+    literal_depth: int = 0
+    root_fields: int = 0
+    aliases: int = 0
+    directives: int = 0
+    spreads: list[tuple[_Key, int]] = field(default_factory=list)
+
+    def count(self, node: ast.FieldNode, level: int, *, inside: bool) -> None:
+        """Count one field that stands below `level` others."""
+        self.aliases += node.alias is not None
+        if inside:
+            self.introspection_depth = max(self.introspection_depth, level + 1)
+        else:
+            self.depth = max(self.depth, level + 1)
+            self.root_fields += level == 0
+
+    def add(self, other: "_Measure", level: int, *, inside: bool) -> None:
+        """Add what a fragment holds that is spread below `level` fields."""
+        if inside:
+            self.introspection_depth = max(self.introspection_depth, level + other.introspection_depth)
+        else:
+            self.introspection_depth = max(self.introspection_depth, other.introspection_depth)
+            self.depth = max(self.depth, level + other.depth)
+            self.root_fields = min(CEILING, self.root_fields + (other.root_fields if level == 0 else 0))
+        self.literal_depth = max(self.literal_depth, other.literal_depth)
+        self.aliases = min(CEILING, self.aliases + other.aliases)
+        self.directives = min(CEILING, self.directives + other.directives)
+
+
+def _read(definition: ast.ExecutableDefinitionNode, *, inside: bool = False) -> _Measure:
+    """Measure a definition's own nodes and note its spreads with the level they stand at."""
+    measure = _Measure()
+    variables = definition.variable_definitions or ()
+    values: list[ast.ValueNode] = [variable.default_value for variable in variables if variable.default_value]
+    directives = [*(definition.directives or ())]
+    directives.extend(directive for variable in variables for directive in variable.directives or ())
+    todo = [(definition.selection_set, 0, inside)]
+    while todo:
+        selection_set, level, within = todo.pop()
+        for node in selection_set.selections:
+            directives.extend(node.directives or ())
+            if isinstance(node, ast.FragmentSpreadNode):
+                measure.spreads.append((_Key(node.name.value, within), level))
+            if isinstance(node, ast.InlineFragmentNode):
+                todo.append((node.selection_set, level, within))
+            if isinstance(node, ast.FieldNode):
+                measure.count(node, level, inside=within)
+                values.extend(argument.value for argument in node.arguments or ())
+                if node.selection_set:
+                    enters = not within and node.name.value in INTROSPECTION_FIELDS
+                    todo.append((node.selection_set, 0 if enters else level + 1, within or enters))
+    values.extend(argument.value for directive in directives for argument in directive.arguments or ())
+    measure.directives = len(directives)
+    measure.literal_depth = _literal_depth(values)
+    return measure
+
+
+def _literal_depth(values: Iterable[ast.ValueNode]) -> int:
+    depth = 0
+    while nests := [value for value in values if isinstance(value, ast.ListValueNode | ast.ObjectValueNode)]:
+        depth += 1
+        lists = [value for nest in nests if isinstance(nest, ast.ListValueNode) for value in nest.values]
+        objects = [node.value for nest in nests if isinstance(nest, ast.ObjectValueNode) for node in nest.fields]
+        values = lists + objects
+    return depth
+
+
+class _Meter:
+    """Measures a document's operations, remembering its fragments."""
+
+    def __init__(self, document: ast.DocumentNode) -> None:
+        nodes = document.definitions
+        self._fragments = {node.name.value: node for node in nodes if isinstance(node, ast.FragmentDefinitionNode)}
+        self._measures: dict[_Key, _Measure] = {}
+
+    def measure(self, operation: ast.OperationDefinitionNode) -> _Measure:
+        """Read the operation and the fragments it reaches, and add these up deepest first."""
+        total = _read(operation)
+        opened: dict[_Key, _Measure] = {}
+        todo = [(key, False) for key, _ in total.spreads]
+        while todo:
+            key, complete = todo.pop()
+            if complete:
+                self._measures[key] = self._expand(opened[key])
+            elif key.name in self._fragments and key not in self._measures and key not in opened:
+                opened[key] = _read(self._fragments[key.name], inside=key.inside)
+                todo.append((key, True))
+                todo.extend((spread, False) for spread, _ in opened[key].spreads)
+        return self._expand(total)
+
+    def _expand(self, measure: _Measure) -> _Measure:
+        # A fragment that does not exist, or that is met again inside itself, has no measure and adds nothing.
+        for key, level in measure.spreads:
+            if key in self._measures:
+                measure.add(self._measures[key], level, inside=key.inside)
+        return measure
+
+
+def check_document(document: ast.DocumentNode, limits: Limits) -> None:
+    """Refuse a document that is too large to validate or run, in time linear in its size.
+
+    Each operation counts for itself. Depth is levels of fields: fragments add none, and it starts anew below
+    `__schema` and `__type`, against `INTROSPECTION_DEPTH`. What no operation reaches is not counted: unused
+    fragments and type definitions are refused by validation.
+
+    Raises:
+        LimitExceeded: for the first cap exceeded.
+    """
+    if document.token_count > limits.max_tokens:
+        raise LimitExceeded("tokens", document.token_count, limits.max_tokens, "GATEWAY_MAX_TOKENS")
+    meter = _Meter(document)
+    for node in document.definitions:
+        if isinstance(node, ast.OperationDefinitionNode):
+            _check(meter.measure(node), limits)
+
+
+def _check(found: _Measure, limits: Limits) -> None:
+    for what, count, allowed, setting in (
+        ("levels of depth", found.depth, limits.max_depth, "GATEWAY_MAX_DEPTH"),
+        ("aliases", found.aliases, limits.max_aliases, "GATEWAY_MAX_ALIASES"),
+        ("root fields", found.root_fields, limits.max_root_fields, "GATEWAY_MAX_ROOT_FIELDS"),
+        ("directives", found.directives, limits.max_directives, "GATEWAY_MAX_DIRECTIVES"),
+        ("levels of introspection depth", found.introspection_depth, INTROSPECTION_DEPTH, None),
+        ("levels of lists and objects in one literal", found.literal_depth, LITERAL_DEPTH, None),
+    ):
+        if count > allowed:
+            raise LimitExceeded(what, count, allowed, setting)

@@ -1,0 +1,61 @@
+"""Logging: how it is set up, and the one line that each operation leaves.
+
+`cli` calls `configure` once; `endpoint` calls `operation_done`. Constant event names, fields apart;
+never a key, a document or a variable. A caller's mistake is INFO, ours ERROR with a traceback.
+"""
+
+import logging
+import re
+import sys
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
+
+log = structlog.get_logger("gateway")
+
+
+def configure(level: int, log_format: str) -> None:
+    """Send structlog's and the standard library's records to stderr, one line each.
+
+    Args:
+        level: the least severe level to write.
+        log_format: `console`, `json`, or `auto`: console on a terminal, else json.
+    """
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    # tracebacks without local variables: those hold keys
+    last: list[Any] = (
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        if console
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.root.handlers[:] = [handler]
+    logging.root.setLevel(max(level, logging.WARNING))
+
+
+def request_id(given: str | None) -> str:
+    """Return the caller's request id where it is sane (64 of letters, digits, `.`, `_`, `-`), else a new one."""
+    return given if given and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def operation_done(fields: Mapping[str, Any]) -> None:
+    """Leave the line of one operation: who, what, status, codes, REST calls, milliseconds."""
+    log.info("operation", **fields)

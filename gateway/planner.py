@@ -1,0 +1,71 @@
+"""Decides how many REST calls a batch of keys or a window of a connection needs. Pure arithmetic.
+
+`loaders` asks it how to fetch K keys: one call each (singles), or the list's pages (sweep);
+`schema.pagination` asks it which page and limit cover a window. It never calls anything and knows
+nothing of tenants or time. The promise: never more than K + 1 calls for K keys that are in the list,
+while its rows hold still.
+"""
+
+from typing import NamedTuple
+
+MAX_LIMIT = 100
+"""Largest `limit` of GET /agents (vendor's page); GET /numbers names none, so it is held to the same."""
+
+
+class Size(NamedTuple):
+    """What is known of a list: rows in all, and rows on a page."""
+
+    total: int
+    limit: int
+
+    @property
+    def pages(self) -> int:
+        """Pages that hold the whole list; an empty list still takes one call to see."""
+        return max(1, -(-self.total // max(1, self.limit)))
+
+
+class PageRequest(NamedTuple):
+    """The `page` (from 1) and `limit` of one list call; it covers rows [start, stop)."""
+
+    page: int
+    limit: int
+
+    @property
+    def start(self) -> int:
+        """Offset of the page's first row."""
+        return (self.page - 1) * self.limit
+
+    @property
+    def stop(self) -> int:
+        """Offset behind the page's last row."""
+        return self.page * self.limit
+
+
+def pages_to_read(keys: int, missing: int, size: Size | None, read: int) -> int:
+    """Return how many more pages of the list to read together now; 0 means: ask for the rest singly.
+
+    Args:
+        keys: how many keys the batch began with.
+        missing: how many of them would cost a call of their own now.
+        size: the list's size as last told, or None where no page was seen lately.
+        read: pages this batch has read.
+    """
+    if size is None:
+        return 1 if missing > 2 and not read else 0
+    left = size.pages - read
+    return left if 0 < left < missing and read + left <= keys else 0
+
+
+def window(start: int, count: int, limit: int = MAX_LIMIT) -> list[PageRequest]:
+    """Return the page requests that cover rows [start, start + count), fewest first, then the smallest.
+
+    One request wherever a limit of at most `limit` allows it, else two neighbours; more only where
+    the upstream's own limit is smaller than half the window.
+    """
+    for size in range(min(count, limit), limit + 1):
+        if size >= count and start % size + count <= size:
+            return [PageRequest(start // size + 1, size)]
+    for size in range(min(-(-count // 2), limit), limit + 1):
+        if start % size + count <= 2 * size:
+            return [PageRequest(start // size + 1, size), PageRequest(start // size + 2, size)]
+    return [PageRequest(page + 1, limit) for page in range(start // limit, -(-(start + count) // limit))]

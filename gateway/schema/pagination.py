@@ -1,0 +1,110 @@
+"""Relay connections over a list that knows only pages.
+
+`queries` calls `connect`; `planner` says which pages cover the window. A cursor is opaque to callers:
+the row's offset and a hash of the filters, so that one of another list or filter is refused. Facts:
+GraphQL Cursor Connections Specification; `page` and `limit` of the vendor's page.
+"""
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Generic
+
+import msgspec
+
+from gateway.planner import MAX_LIMIT, PageRequest, window
+from gateway.upstream.errors import InvalidInput
+from gateway.upstream.models import Listing, Row
+
+Fetch = Callable[[PageRequest], Awaitable[Listing[Row]]]
+
+
+class Edge(msgspec.Struct, Generic[Row]):
+    """A row and its cursor."""
+
+    node: Row
+    cursor: str
+
+
+class PageInfo(msgspec.Struct):
+    """Where a window lies in its list."""
+
+    has_next_page: bool
+    has_previous_page: bool
+    start_cursor: str | None
+    end_cursor: str | None
+
+
+class Connection(msgspec.Struct, Generic[Row]):
+    """A window of a list: rows from offset `start`, of `total_count` in all."""
+
+    nodes: list[Row]
+    total_count: int
+    start: int
+    scope: str
+
+    @property
+    def edges(self) -> list[Edge[Row]]:
+        """The rows with their cursors."""
+        return [Edge(node, self._cursor(at)) for at, node in enumerate(self.nodes, self.start)]
+
+    @property
+    def page_info(self) -> PageInfo:
+        """Where this window lies."""
+        stop = self.start + len(self.nodes)
+        ends = (self._cursor(self.start), self._cursor(stop - 1)) if self.nodes else (None, None)
+        return PageInfo(stop < self.total_count, self.start > 0, *ends)
+
+    def _cursor(self, offset: int) -> str:
+        return base64.urlsafe_b64encode(f"{offset}:{self.scope}".encode()).decode().rstrip("=")
+
+
+async def connect(
+    fetch: Fetch[Row], first: int, after: str | None, *, filters: tuple[object, ...], total: int | None
+) -> Connection[Row]:
+    """Load the window of `first` rows behind the cursor `after`, in one REST call where a page covers it.
+
+    Args:
+        fetch: loads one page.
+        first: rows wanted, 1 to 100.
+        after: a cursor of this list with these filters, or None for the beginning.
+        filters: the list's name and the filters that are set.
+        total: rows in the list, where that is known: then two pages go out together.
+
+    Raises:
+        InvalidInput: `first` or `after` cannot be used.
+    """
+    if not 1 <= first <= MAX_LIMIT:
+        raise InvalidInput(f"first must be 1 to {MAX_LIMIT}, not {first}; ask for more with after: pageInfo.endCursor.")
+    scope = hashlib.blake2s(repr(filters).encode(), digest_size=6).hexdigest()
+    start = 0 if after is None else _offset(after, scope) + 1
+    rows: dict[int, Row] = {}
+    limit, at = MAX_LIMIT, start
+    while True:
+        requests = window(at, start + first - at, limit)
+        if total is None or total <= requests[0].stop:
+            del requests[1:]  # whether there is more to fetch, the first page tells
+        before = len(rows)
+        for request, page in zip(requests, await asyncio.gather(*map(fetch, requests)), strict=True):
+            told = page.pagination
+            size = told.limit if told and 0 < told.limit < request.limit else request.limit
+            limit = min(limit, size) if size < request.limit else limit
+            total = told.total if told else len(page.rows)
+            offset = (request.page - 1) * size
+            rows.update(enumerate(page.rows[:size], offset))
+        stop = min(start + first, total or 0)
+        at = next((at for at in range(start, stop) if at not in rows), stop)
+        if at >= stop or len(rows) == before:
+            return Connection([rows[i] for i in range(start, at)], total or 0, start, scope)
+
+
+def _offset(cursor: str, scope: str) -> int:
+    try:
+        text = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)).decode("ascii")
+        offset, _, given = text.partition(":")
+        if given == scope and offset.isdigit() and len(offset) <= 9:
+            return int(offset)
+    except ValueError:
+        pass
+    raise InvalidInput("after is no cursor of this list with these filters; begin again without it.")

@@ -1,0 +1,117 @@
+"""The root fields of Query, one loader call each.
+
+Every one is nullable, so that one failure keeps its siblings.
+"""
+
+from typing import Annotated
+
+import strawberry
+from strawberry import UNSET
+
+from gateway.context import Info, only
+from gateway.schema.pagination import Connection, connect
+from gateway.schema.types import Agent, AgentConnection, PhoneNumber, PhoneNumberConnection, RateLimit, known
+from gateway.upstream import errors, models
+from gateway.upstream.client import check_id
+from gateway.upstream.quota import QuotaState
+
+MAX_SEARCH = 200
+"""Characters of a search; the upstream names no bound, but a URL has one."""
+
+AgentId = Annotated[strawberry.ID, strawberry.argument(description="The agent's id, as the upstream writes it.")]
+NumberId = Annotated[strawberry.ID, strawberry.argument(description="The number's id, as the upstream writes it.")]
+First = Annotated[int, strawberry.argument(description="How many, 1 to 100.")]
+After = Annotated[str | None, strawberry.argument(description="The `endCursor` of the page before this one.")]
+
+
+@strawberry.type(description="Reads. Every answer tells in `extensions.quota` how many REST calls it spent.")
+class Query:
+    """What can be read."""
+
+    @strawberry.field(
+        graphql_type=Agent | None,
+        description="One agent; null where this key cannot see it. One REST call; with nothing but `id` and `numbers`"
+        " selected, that one brings the numbers too.",
+    )
+    async def agent(self, info: Info, id: AgentId) -> models.Agent | models.AgentRef | None:  # noqa: A002
+        """Load one agent."""
+        loaders = info.context.loaders
+        check_id(id)
+        if not only(info, {"id", "numbers"}) or "numbers" not in info.context.selected(info):
+            return await loaders.agent.load(id)
+        try:
+            return None if await loaders.agent_numbers.load(id) is None else models.AgentRef(id)
+        except errors.UpstreamError:
+            return models.AgentRef(id)  # the error is told once more where it belongs, at `numbers`
+
+    @strawberry.field(
+        graphql_type=AgentConnection | None,
+        description="The agents of your workspace. One REST call for a page, at most two.",
+    )
+    async def agents(
+        self,
+        info: Info,
+        first: First = 50,
+        after: After = UNSET,
+        status: Annotated[
+            models.AgentStatus | None, strawberry.argument(description="Only agents in this state.")
+        ] = UNSET,
+        search: Annotated[
+            str | None,
+            strawberry.argument(description="Only agents with this in name or description, in any case of letters."),
+        ] = UNSET,
+    ) -> Connection[models.Agent]:
+        """Load a page of agents."""
+        known(status)
+        if search and len(search) > MAX_SEARCH:
+            raise errors.InvalidInput(f"search may have {MAX_SEARCH} characters, not {len(search)}.")
+        loaders, status, search = info.context.loaders, status or None, search or None
+        size = loaders.size("agents") if status is None and search is None else None
+        return await connect(
+            lambda page: loaders.agents(page, status, search),
+            first,
+            after or None,
+            filters=("agents", status and status.value, search),
+            total=size and size.total,
+        )
+
+    @strawberry.field(
+        graphql_type=PhoneNumber | None,
+        description="One phone number; null where this key cannot see it. One REST call.",
+    )
+    async def phone_number(self, info: Info, id: NumberId) -> models.PhoneNumber | None:  # noqa: A002
+        """Load one number."""
+        return await info.context.loaders.number.load(check_id(id))
+
+    @strawberry.field(
+        graphql_type=PhoneNumberConnection | None,
+        description="The phone numbers of your workspace. One REST call for a page, at most two.",
+    )
+    async def phone_numbers(
+        self,
+        info: Info,
+        first: First = 50,
+        after: After = UNSET,
+        status: Annotated[
+            models.PhoneNumberStatus | None, strawberry.argument(description="Only numbers in this state.")
+        ] = UNSET,
+    ) -> Connection[models.PhoneNumber]:
+        """Load a page of numbers."""
+        known(status)
+        loaders, status = info.context.loaders, status or None
+        size = loaders.size("numbers") if status is None else None
+        return await connect(
+            lambda page: loaders.numbers(page, status),
+            first,
+            after or None,
+            filters=("numbers", status and status.value),
+            total=size and size.total,
+        )
+
+    @strawberry.field(
+        graphql_type=RateLimit | None,
+        description="What is known of your key's quota; null before its first REST call. Costs no REST call.",
+    )
+    def rate_limit(self, info: Info) -> QuotaState | None:
+        """Tell what the last answers said."""
+        return info.context.session.quota

@@ -1,0 +1,195 @@
+"""The object types of the GraphQL schema, read straight from the upstream's Structs.
+
+`queries` and `mutations` return `models` (or connections of them); a plain field is an attribute of
+the Struct, and the two that reach across are one loader call each. Descriptions are for frontend
+developers and say what a field costs in REST calls.
+"""
+
+from typing import Annotated, Any, NewType
+
+import strawberry
+from strawberry import UNSET, Parent
+
+from gateway.context import Info, only
+from gateway.upstream import models
+from gateway.upstream.errors import InvalidInput
+
+DateTime = NewType("DateTime", str)
+
+SCALARS: dict[object, Any] = {
+    DateTime: strawberry.scalar(
+        name="DateTime",
+        description="RFC 3339, passed on as the upstream wrote it.",
+        serialize=str,
+        parse_value=str,
+    )
+}
+
+
+def _enum(cls: Any, description: str, values: dict[str, str]) -> None:
+    """Make a wire enum a GraphQL enum; each value is described."""
+    strawberry.enum(cls, description=description)
+    for value in cls.__strawberry_definition__.values:
+        value.description = values[value.name]
+
+
+_UNKNOWN = "A value that this gateway has never seen; the upstream may have added it. Not accepted as an argument."
+
+_enum(
+    models.AgentStatus,
+    "Whether an agent takes calls.",
+    {
+        "ACTIVE": "Takes calls.",
+        "INACTIVE": "Switched off.",
+        "SUSPENDED": "Stopped by the vendor.",
+        "UNKNOWN": _UNKNOWN,
+    },
+)
+_enum(
+    models.AgentType,
+    "How an agent is built.",
+    {
+        "STANDARD": "Configured in the vendor's dashboard.",
+        "CUSTOM": "Brought along by the customer.",
+        "UNKNOWN": _UNKNOWN,
+    },
+)
+_enum(
+    models.PhoneNumberStatus,
+    "A number's state, from either of the two sets that the upstream uses.",
+    {
+        "ACTIVE": "In service.",
+        "INACTIVE": "Out of service.",
+        "ASSIGNED": "Assigned to an agent.",
+        "UNASSIGNED": "Not assigned to an agent.",
+        "UNKNOWN": _UNKNOWN,
+    },
+)
+
+
+def known(*values: object) -> None:
+    """Refuse UNKNOWN as an argument.
+
+    Raises:
+        InvalidInput: one of the values is an enum's UNKNOWN.
+    """
+    if any(getattr(value, "name", None) == "UNKNOWN" for value in values):
+        raise InvalidInput("UNKNOWN stands for values the gateway does not know and cannot be asked for; leave it out.")
+
+
+async def _agent_of(root: Parent[models.PhoneNumber], info: Info) -> models.Agent | models.AgentRef | None:
+    """Load a number's agent, or only name it."""
+    if not isinstance(root.agent_id, str):
+        return None
+    loaders = info.context.loaders
+    return loaders.ref(root.agent_id) if only(info, {"id"}) else await loaders.agent.load(root.agent_id)
+
+
+async def _numbers_of(
+    root: Parent[models.Agent],
+    info: Info,
+    status: Annotated[
+        models.PhoneNumberStatus | None,
+        strawberry.argument(description="Only numbers in this state. Costs nothing more."),
+    ] = UNSET,
+) -> list[models.PhoneNumber] | None:
+    """Load an agent's numbers, and pick those in a state."""
+    known(status)
+    numbers = await info.context.loaders.agent_numbers.load(root.id)
+    return numbers if not status or numbers is None else [number for number in numbers if number.status is status]
+
+
+@strawberry.type(description="A phone number of your workspace.")
+class PhoneNumber:
+    """Reads a `models.PhoneNumber`."""
+
+    id: strawberry.ID = strawberry.field(description="The id, as the upstream writes it.")
+    phone_number: str = strawberry.field(description="The number in E.164, such as +4930123456.")
+    friendly_name: str | None = strawberry.field(description="A name for people.")
+    status: models.PhoneNumberStatus = strawberry.field(description="The number's state.")
+    created_at: DateTime = strawberry.field(description="When the number was added.")
+
+    agent = strawberry.field(
+        resolver=_agent_of,
+        graphql_type=Annotated["Agent", strawberry.lazy("gateway.schema.types")] | None,
+        description="The assigned agent; null where unassigned. Selecting only `id` costs no REST call; more costs at"
+        " most one for each distinct agent, and none for agents already listed in the same operation.",
+    )
+
+
+@strawberry.type(description="A voice agent of your workspace.")
+class Agent:
+    """Reads a `models.Agent`."""
+
+    id: strawberry.ID = strawberry.field(description="The id, as the upstream writes it.")
+    name: str = strawberry.field(description="The agent's name.")
+    description: str | None = strawberry.field(description="What the agent is for.")
+    status: models.AgentStatus = strawberry.field(description="Whether the agent takes calls.")
+    type: models.AgentType = strawberry.field(description="How the agent is built.")
+    workspace_id: strawberry.ID | None = strawberry.field(description="The workspace that owns the agent.")
+    created_at: DateTime = strawberry.field(description="When the agent was made.")
+    updated_at: DateTime = strawberry.field(description="When the agent was last changed.")
+
+    numbers = strawberry.field(
+        resolver=_numbers_of,
+        graphql_type=list[PhoneNumber] | None,
+        description="The numbers assigned to this agent; all of them. For many agents at once the gateway reads the"
+        " workspace's list of numbers, 100 a call, where that costs less than one call for each agent.",
+    )
+
+
+@strawberry.type(description="Where a page lies in its list.")
+class PageInfo:
+    """Reads a `pagination.PageInfo`."""
+
+    has_next_page: bool = strawberry.field(description="Whether there is more behind endCursor.")
+    has_previous_page: bool = strawberry.field(description="Whether there is more before startCursor.")
+    start_cursor: str | None = strawberry.field(description="The cursor of the first edge; null on an empty page.")
+    end_cursor: str | None = strawberry.field(
+        description="The cursor of the last edge; pass it as `after` for the next page."
+    )
+
+
+@strawberry.type(description="An agent in a list.")
+class AgentEdge:
+    """Reads a `pagination.Edge`."""
+
+    node: Agent = strawberry.field(description="The agent.")
+    cursor: str = strawberry.field(description="Its place in the list with these filters; opaque.")
+
+
+@strawberry.type(description="A page of agents. One REST call, at most two.")
+class AgentConnection:
+    """Reads a `pagination.Connection`."""
+
+    edges: list[AgentEdge] = strawberry.field(description="The agents with their cursors.")
+    nodes: list[Agent] = strawberry.field(description="The agents.")
+    page_info: PageInfo = strawberry.field(description="Where this page lies in the list.")
+    total_count: int = strawberry.field(description="Agents in the list, on all pages. Costs nothing more.")
+
+
+@strawberry.type(description="A phone number in a list.")
+class PhoneNumberEdge:
+    """Reads a `pagination.Edge`."""
+
+    node: PhoneNumber = strawberry.field(description="The number.")
+    cursor: str = strawberry.field(description="Its place in the list with these filters; opaque.")
+
+
+@strawberry.type(description="A page of phone numbers. One REST call, at most two.")
+class PhoneNumberConnection:
+    """Reads a `pagination.Connection`."""
+
+    edges: list[PhoneNumberEdge] = strawberry.field(description="The numbers with their cursors.")
+    nodes: list[PhoneNumber] = strawberry.field(description="The numbers.")
+    page_info: PageInfo = strawberry.field(description="Where this page lies in the list.")
+    total_count: int = strawberry.field(description="Numbers in the list, on all pages. Costs nothing more.")
+
+
+@strawberry.type(description="What the upstream last said of your key's quota.")
+class RateLimit:
+    """Reads a `quota.QuotaState`."""
+
+    limit: int = strawberry.field(description="REST calls per hour.")
+    remaining: int = strawberry.field(description="REST calls left until `resetAt`.")
+    reset_at: DateTime = strawberry.field(description="When the quota is full again.")
