@@ -45,13 +45,16 @@ def create_app(
     )
     client = Client(settings, transport, clock)
 
+    directory = graphiql.static_dir()
+
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
-        cdn = b"cdn=1" in scope["query_string"].split(b"&")
+        cdn = not directory and b"cdn=1" in scope["query_string"].split(b"&")
         answer = graphiql.page(api_key=graphiql_key, cdn=cdn)
         await HTMLResponse(answer.html, headers=dict(answer.headers))(scope, receive, send)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await client.start()
         yield
         await client.aclose()
 
@@ -59,7 +62,6 @@ def create_app(
         settings, Engine(limits, introspection=settings.introspection), client, page if settings.graphiql else None
     )
     own: list[BaseRoute] = [Route("/graphql", endpoint), Route("/healthz", _healthz)]
-    directory = graphiql.static_dir()
     if settings.graphiql and directory:
         own.append(Mount("/graphiql", graphiql.assets(directory)))
     return Starlette(routes=[*own, *routes], lifespan=lifespan)

@@ -1,15 +1,21 @@
 """The `gateway` command: serve, demo, schema.
 
-Every setting is an option of `serve` and `demo` too; its help names the variable and the default. Chosen
-for it: click, which strawberry and uvicorn users have already, and whose help shows variables.
+Every setting is an option of `serve` and, where it means something there, of `demo`; its help names the
+variable and the default. A first SIGTERM or Ctrl+C ends a server cleanly: it takes no new connections, lets
+open operations end and exits with 0. Chosen for it: click, which strawberry and uvicorn users have already.
 """
 
+import asyncio
+import contextlib
 import difflib
+import math
 import os
 import shlex
+import signal
 import socket
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,26 +23,36 @@ import click
 import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from uvicorn.supervisors import Multiprocess
 
 from gateway import observability
 from gateway.app import create_app
 from gateway.demo import create_demo
 from gateway.schema import sdl
-from gateway.settings import Settings, SettingsError, describe, load
+from gateway.settings import PREFIX, Settings, SettingsError, describe, load
 
 DEMO_KEY = "demo"
 DEMO_PATH = "/demo/api/v1"
+DEMO_FIXED = {"upstream_url": "http://127.0.0.1", "upstream_api_key": "", "workers": "1"}
+"""Settings that do not apply to the demo, which is one process with an upstream of its own."""
+
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where one listens everywhere, one is reached here
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _settings_options(command: F) -> F:
-    """Give a command one option for each setting."""
-    for setting in reversed(list(describe())):
-        name = "--" + setting.name.replace("_", "-")
-        text = f"{setting.description}  [{setting.variable}; default: {setting.default}]"
-        command = click.option(name, setting.name, metavar="VALUE", help=text)(command)
-    return command
+def _settings_options(*without: str) -> Callable[[F], F]:
+    """Give a command one option for each setting but these."""
+
+    def decorate(command: F) -> F:
+        for setting in reversed(list(describe())):
+            if setting.name not in without:
+                text = f"{setting.description}  [{setting.variable}; default: {setting.default}]"
+                name = "--" + setting.name.replace("_", "-")
+                command = click.option(name, setting.name, metavar="VALUE", help=text)(command)
+        return command
+
+    return decorate
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -46,43 +62,43 @@ def main() -> None:
 
 
 @main.command()
-@_settings_options
+@_settings_options()
 def serve(**options: str | None) -> None:
     """Serve the gateway in front of the REST API."""
     settings = _load(options)
-    for name, value in options.items():
-        if value is not None:
-            os.environ[f"GATEWAY_{name.upper()}"] = value  # worker processes read the environment anew
-    if settings.upstream_api_key:
-        click.echo(
-            "Warning: callers without a key use GATEWAY_UPSTREAM_API_KEY; serve this only behind authentication.",
-            err=True,
-        )
-    click.echo(f"GraphQL at http://{_host(settings)}:{settings.port}/graphql", err=True)
-    uvicorn.run(
-        "gateway.cli:from_environment",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        **_server_options(settings),
-    )
+    for warning in _warnings(settings):
+        click.echo(f"Warning: {warning}", err=True)
+    with _listen(settings) as listener, _signals_end_well():
+        click.echo(f"GraphQL at {_address(settings, listener)}/graphql", err=True)
+        if settings.workers == 1:
+            uvicorn.Server(_config(settings, _app(settings))).run([listener])
+        else:
+            # each worker process reads the environment anew
+            os.environ.update({PREFIX + name.upper(): value for name, value in options.items() if value is not None})
+            config = _config(settings, "gateway.cli:from_environment", factory=True, workers=settings.workers)
+            Multiprocess(config, [listener]).run()
 
 
 @main.command()
 @click.option("--latency-ms", type=click.IntRange(0, 60_000), default=0, help="Added to every REST answer.")
-@_settings_options
+@_settings_options(*DEMO_FIXED)
 def demo(latency_ms: int, **options: str | None) -> None:
-    """Serve the gateway with a REST API of its own, in memory: no key, no internet."""
-    settings = _load(options, defaults={"upstream_url": "http://127.0.0.1"})
-    with socket.create_server((settings.host, settings.port), reuse_port=False) as listener:
-        listener.set_inheritable(True)
-        port = listener.getsockname()[1]
-        address = f"http://{_host(settings)}:{port}"
-        settings = _load(options | {"upstream_url": address + DEMO_PATH, "port": str(port)})
-        server = uvicorn.Server(uvicorn.Config(_demo_app(settings, latency_ms / 1000), **_server_options(settings)))
-        click.echo(_welcome(address))
-        server.run(sockets=[listener])
+    """Serve the gateway with a REST API of its own, in memory: no key, no internet.
+
+    One process; GATEWAY_UPSTREAM_URL, GATEWAY_UPSTREAM_API_KEY and GATEWAY_WORKERS do not apply.
+    """
+    options |= DEMO_FIXED
+    settings = _load(options)
+    with _listen(settings) as listener, _signals_end_well():
+        address = _address(settings, listener)
+        settings = _load(options | {"upstream_url": address + DEMO_PATH})
+        app = _app(
+            settings,
+            graphiql_key=DEMO_KEY,
+            routes=[Mount(DEMO_PATH, create_demo(latency=latency_ms / 1000, on_call=_show_call))],
+        )
+        click.echo(_welcome(address, graphiql=settings.graphiql))
+        _DemoServer(_config(settings, app)).run([listener])
 
 
 @main.command()
@@ -95,62 +111,117 @@ def schema(checked: Path | None) -> None:
     if checked is None:
         click.echo(text, nl=False)
         return
-    before = checked.read_text("utf-8")
+    before = checked.read_text("utf-8", errors="replace")
     if before != text:
         lines = difflib.unified_diff(
             before.splitlines(keepends=True), text.splitlines(keepends=True), str(checked), "gateway schema"
         )
-        sys.stdout.writelines(lines)
+        click.echo("".join(lines), nl=False)
         raise click.ClickException(f"{checked} is not this version's schema; write it with: gateway schema > {checked}")
     click.echo(f"{checked} is this version's schema.")
 
 
 def from_environment() -> Starlette:
     """Build the gateway from `GATEWAY_*`; each worker process calls it."""
-    settings = load(os.environ)
+    return _app(load(os.environ))
+
+
+class _DemoServer(uvicorn.Server):
+    """A server whose open operations call the server itself, and so must end before it stops listening."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let every request end, then stop."""
+        end = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
+        while self.server_state.tasks and not self.force_exit and time.monotonic() < end:
+            await asyncio.wait(self.server_state.tasks, timeout=0.1)
+        await super().shutdown(sockets)
+
+
+def _app(settings: Settings, **options: Any) -> Starlette:
     observability.configure(settings.log_threshold, settings.log_format)
-    return create_app(settings)
+    return create_app(settings, **options)
 
 
-def _demo_app(settings: Settings, latency: float) -> Starlette:
-    observability.configure(settings.log_threshold, settings.log_format)
-    rest = create_demo(latency=latency, on_call=lambda line: click.echo(f"  REST  {line}"))
-    return create_app(settings, graphiql_key=DEMO_KEY, routes=[Mount(DEMO_PATH, rest)])
-
-
-def _load(options: dict[str, str | None], defaults: dict[str, str] | None = None) -> Settings:
-    given = {name: value for name, value in options.items() if value is not None}
+def _load(options: dict[str, str | None]) -> Settings:
     try:
-        return load(os.environ, {**(defaults or {}), **given})
+        return load(os.environ, {name: value for name, value in options.items() if value is not None})
     except SettingsError as error:
         raise click.ClickException(str(error)) from error
 
 
-def _server_options(settings: Settings) -> dict[str, Any]:
-    return {
-        "access_log": False,
-        "log_config": None,
-        "server_header": False,
-        "date_header": True,
-        "ws": "none",
-        "lifespan": "on",
-        "timeout_graceful_shutdown": round(settings.deadline) + 1,
-    }
+def _warnings(settings: Settings) -> Iterator[str]:
+    if settings.upstream_api_key:
+        yield "callers without a key use GATEWAY_UPSTREAM_API_KEY; serve this only behind authentication of your own."
 
 
-def _host(settings: Settings) -> str:
-    return f"[{settings.host}]" if ":" in settings.host else settings.host
+@contextlib.contextmanager
+def _listen(settings: Settings) -> Iterator[socket.socket]:
+    """Open the listening socket, here and not in uvicorn, so that a taken port is told in a sentence."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.create_server(address[:2], family=family)
+    except OSError as error:
+        reason = (error.strerror or str(error)).split(" (")[0]  # the rest names the address a second time
+        raise click.ClickException(
+            f"Cannot listen on {_host(settings.host)}:{settings.port}: {reason}."
+            " Choose another with --host and --port, or GATEWAY_HOST and GATEWAY_PORT."
+        ) from error
+    with listener:
+        yield listener
 
 
-def _welcome(address: str) -> str:
+@contextlib.contextmanager
+def _signals_end_well() -> Iterator[None]:
+    """Exit with 0 on SIGINT and SIGTERM; uvicorn raises the one that stopped it once more when it is done."""
+    before = {number: signal.signal(number, _exit) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _exit(*_: object) -> None:
+    sys.exit(0)
+
+
+def _config(settings: Settings, app: Starlette | str, **options: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        ws="none",
+        lifespan="on",
+        timeout_graceful_shutdown=math.ceil(settings.deadline) + 1,
+        **options,
+    )
+
+
+def _address(settings: Settings, listener: socket.socket) -> str:
+    host = _EVERYWHERE.get(settings.host, settings.host)
+    return f"http://{_host(host)}:{listener.getsockname()[1]}"
+
+
+def _host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _show_call(call: str) -> None:
+    click.echo(click.style(f"  REST  {call}", dim=True))
+
+
+def _welcome(address: str, *, graphiql: bool) -> str:
     query = "{ agents(first: 50) { nodes { name numbers { phoneNumber agent { name } } } } }"
     body = '{"query": "' + query + '"}'
-    curl = (
-        f"curl {address}/graphql -H 'X-API-Key: {DEMO_KEY}' -H 'Content-Type: application/json' -d {shlex.quote(body)}"
-    )
+    headers = f"-H 'X-API-Key: {DEMO_KEY}' -H 'Content-Type: application/json'"
+    curl = f"curl {shlex.quote(address + '/graphql')} {headers} -d {shlex.quote(body)}"
+    hint = f"   (opens with sample queries, the key {DEMO_KEY!r} is filled in)" if graphiql else ""
     return f"""
-  GraphiQL   {address}/graphql   (opens with sample queries, the key {DEMO_KEY!r} is filled in)
-  REST API   {address}{DEMO_PATH}/agents   (in memory; each call is listed below)
+  {"GraphiQL" if graphiql else "GraphQL "}   {address}/graphql{hint}
+  REST API   {address}{DEMO_PATH}/agents   (in memory, key {DEMO_KEY!r})
 
   Paste this query:
     {query}
@@ -158,5 +229,5 @@ def _welcome(address: str) -> str:
   or run it:
     {curl}
 
-  Ctrl+C stops.
+  Ctrl+C stops. Each operation is listed below, under the REST calls that it made.
 """

@@ -76,7 +76,8 @@ class Endpoint:
             operation.describe(node.operation.value, node.name.value if node.name else None)
             _check_method(scope["method"], mutation=is_mutation(node))
             key = api_key(headers, self._settings.upstream_api_key)
-            operation.session = self._client.session(key, operation.request_id)
+            fresh = "no-cache" in headers.get("cache-control", "").lower()
+            operation.session = await self._client.session(key, operation.request_id, fresh=fresh)
             run = self._engine.execute(document, request.operation_name, request.variables, Context(operation.session))
             operation.finish(await _unless_gone(run, receive))
         except RequestError as error:
@@ -201,6 +202,8 @@ def _quota(session: Session) -> dict[str, Any]:
     """Return `extensions.quota`: what the operation spent and saved, and what the key has left."""
     bill, state = session.bill, session.quota
     quota: dict[str, Any] = {"spent": bill.spent, "saved": msgspec.structs.asdict(bill.saved)}
+    if session.stale_age is not None:
+        quota |= {"stale": True, "age": round(session.stale_age)}
     if state:
         quota |= {"limit": state.limit, "remaining": state.remaining, "resetAt": state.reset_at}
     return quota

@@ -7,16 +7,18 @@ seen, a write forgets what it made stale. Errors are values here: one key's fail
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from typing import Any, Literal, TypeVar
 
 from aiodataloader import DataLoader
 from msgspec import UNSET
 
-from gateway.planner import MAX_LIMIT, PageRequest, Size, pages_to_read
+from gateway.inventory import Inventory
+from gateway.planner import PageRequest, Size
 from gateway.upstream import errors
 from gateway.upstream.client import Session
 from gateway.upstream.models import Agent, AgentRef, AgentStatus, Body, Listing, PhoneNumber, PhoneNumberStatus, Row
+from gateway.upstream.reads import Read
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -46,84 +48,6 @@ class Loader(DataLoader[K, V]):
     def load(self, key: K) -> "asyncio.Future[V]":
         """Return a future of the key's value; cancelling it cancels nothing else."""
         return asyncio.shield(super().load(key))
-
-
-class Inventory(Generic[Row]):
-    """One kind of object as this operation has seen it: rows by id, and whether they are all."""
-
-    def __init__(self, name: str, session: Session, page: Callable[[PageRequest], Awaitable[Listing[Row]]]) -> None:
-        self.rows: dict[str, Row] = {}
-        self.complete = False
-        """Whether every row was seen: as many unique ids as the total that each page told."""
-        self._name = name
-        self._session = session
-        self._page: Callable[[PageRequest], Awaitable[Listing[Row]]] = page
-
-    @property
-    def size(self) -> Size | None:
-        """The list's size as this tenant last saw it."""
-        return self._session.tenant.size(self._name, self._session.now)
-
-    def see(self, rows: Iterable[Row]) -> None:
-        """Take in rows; those seen before stay, so that an operation sees one state of each."""
-        for row in rows:
-            self.rows.setdefault(row.id, row)
-
-    def see_page(self, request: PageRequest, listing: Listing[Row]) -> None:
-        """Take in what a page of the whole, unfiltered list tells of its size."""
-        if listing.pagination is None:
-            return
-        total, limit = listing.pagination.total, listing.pagination.limit
-        # a smaller limit than was asked for is the upstream's own
-        self._session.tenant.learn(
-            self._name, Size(total, limit if 0 < limit < request.limit else MAX_LIMIT), self._session.now
-        )
-        self.complete = self.complete or len({row.id for row in listing.rows}) == total
-
-    async def sweep(self, keys: int, missing: Callable[[], int]) -> int:
-        """Read pages while that is cheaper than one call for each missing key; return how many were read.
-
-        A page that cannot be read ends the sweep: single calls may still succeed.
-
-        Raises:
-            errors.UpstreamError: no single call would succeed either.
-        """
-        read, ids, totals = 0, set[str](), set[int]()
-        while more := pages_to_read(keys, missing(), self.size, read):
-            if more > self._session.affordable:
-                break
-            limit = self.size.limit if self.size else MAX_LIMIT
-            requests = [PageRequest(page, limit) for page in range(read + 1, read + more + 1)]
-            answers = await asyncio.gather(*map(self._page, requests), return_exceptions=True)
-            read += more
-            pages = [answer for answer in answers if isinstance(answer, Listing)]
-            if len(pages) < len(answers):
-                _raise_hopeless(answers)
-                break
-            for page in pages:
-                ids.update(row.id for row in page.rows)
-                totals.add(page.pagination.total if page.pagination else -1)
-            self.complete = totals == {len(ids)}
-        return read
-
-
-def _raise_hopeless(answers: Iterable[object]) -> None:
-    """Raise the first failure that a single call would meet as well."""
-    for answer in answers:
-        if isinstance(answer, BaseException) and (
-            isinstance(answer, _HOPELESS) or not isinstance(answer, errors.UpstreamError)
-        ):
-            raise answer
-
-
-_HOPELESS = (
-    errors.Refused,
-    errors.Unauthenticated,
-    errors.PaymentRequired,
-    errors.RateLimited,
-    errors.TimedOut,
-    errors.Unavailable,
-)
 
 
 class Loaders:
@@ -196,9 +120,9 @@ class Loaders:
 
     async def _load_agents(self, ids: list[str]) -> list[Agent | None | Exception]:
         async def fetch(id_: str) -> Agent:
-            agent = await self.session.agent(id_)
-            self._agents.see([agent])
-            return agent
+            listing = await self.session.agent(id_)
+            self._agents.see(listing.rows)
+            return listing.rows[0]
 
         return await self._by_id(self._agents, ids, fetch)
 
@@ -217,6 +141,10 @@ class Loaders:
         rows, saved = inventory.rows, self.session.bill.saved
         unseen = [id_ for id_ in ids if id_ not in rows]
         saved.primed += len(ids) - len(unseen)
+        for id_ in unseen:
+            if listing := self.session.recall(Read("agent" if inventory is self._agents else "number", id_)):
+                inventory.see(listing.rows)
+        unseen = [id_ for id_ in unseen if id_ not in rows]
         failed: Exception | None = None
         if unseen and not inventory.complete:
             try:
@@ -230,24 +158,27 @@ class Loaders:
 
     async def _load_agent_numbers(self, ids: list[str]) -> list[list[PhoneNumber] | None | Exception]:
         """Answer a batch of agents' numbers from the whole list of numbers, or singly."""
-        saved, known = self.session.bill.saved, self._numbers.complete
-        failed: Exception | None = None
-        pages = 0
-        if not known:
+        saved, failed = self.session.bill.saved, None
+        found = self._owned(ids)
+        saved.primed += len(found)
+        asked = [id_ for id_ in ids if id_ not in found]
+        for id_ in asked:
+            if listing := self.session.recall(Read("agent_numbers", id_)):
+                self._see_numbers(listing)
+                found[id_] = listing.rows
+        asked = [id_ for id_ in asked if id_ not in found]
+        if asked and not self._numbers.complete:
             try:
                 # a list that leaves out whose its numbers are is of no use here
                 pages = await self._numbers.sweep(
-                    len(ids), lambda: 0 if self._told is False or self._numbers.complete else len(ids)
+                    len(asked), lambda: 0 if self._told is False or self._numbers.complete else len(asked)
                 )
+                swept = self._owned(asked)
+                saved.swept += max(0, len(swept) - pages)
+                found |= swept
             except errors.UpstreamError as error:
                 failed = error
-        owned = self._owned() if self._numbers.complete and self._told is not False else {}
-        found = {id_: owned[id_] for id_ in ids if id_ in owned}
-        if known:
-            saved.primed += len(found)
-        else:
-            saved.swept += max(0, len(found) - pages)
-        missing = [id_ for id_ in ids if id_ not in found]
+        missing = [id_ for id_ in asked if id_ not in found]
 
         async def fetch(id_: str) -> list[PhoneNumber]:
             listing = await self.session.agent_numbers(id_)
@@ -257,12 +188,18 @@ class Loaders:
         single = await self._each(missing, fetch) if failed is None else dict.fromkeys(missing, failed)
         return [found[id_] if id_ in found else single[id_] for id_ in ids]
 
-    def _owned(self) -> dict[str, list[PhoneNumber]]:
-        """Group all numbers by agent; an agent that was seen and has none has an empty list."""
-        owned: dict[str, list[PhoneNumber]] = {id_: [] for id_ in self._agents.rows}
+    def _owned(self, ids: list[str]) -> dict[str, list[PhoneNumber]]:
+        """Return the numbers of those agents of whom all are known: from the whole list, which says whose they are.
+
+        An agent that was seen and has none has an empty list; one that nobody has seen may not be there at all.
+        """
+        if not self._numbers.complete or self._told is False:
+            return {}
+        owned: dict[str, list[PhoneNumber]] = {id_: [] for id_ in ids if id_ in self._agents.rows}
+        wanted = set(ids)
         for number in self._numbers.rows.values():
-            if isinstance(number.agent_id, str):
-                owned.setdefault(number.agent_id, []).append(number)
+            if number.agent_id in wanted:
+                owned.setdefault(str(number.agent_id), []).append(number)
         return owned
 
     async def _load_agent_page(self, keys: "list[_AgentsKey]") -> list[Listing[Agent] | Exception]:
@@ -273,7 +210,7 @@ class Loaders:
             return [error]
         self._agents.see(listing.rows)
         if status is None and search is None:
-            self._agents.see_page(request, listing)
+            self._agents.see_page(listing)
         return [listing]
 
     async def _load_number_page(self, keys: "list[_NumbersKey]") -> list[Listing[PhoneNumber] | Exception]:
@@ -286,7 +223,7 @@ class Loaders:
         if listing.rows and not self._told:
             self._told = any(row.agent_id is not UNSET for row in listing.rows)
         if status is None:
-            self._numbers.see_page(request, listing)
+            self._numbers.see_page(listing)
         return [listing]
 
     def _see_numbers(self, listing: Listing[PhoneNumber]) -> None:

@@ -13,7 +13,11 @@ from typing import Any
 
 import structlog
 
+MAX_NAME = 100
+"""Characters of an operation's name that are logged; a caller chooses it, as long as the body may be."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
+_IDS = ("tenant", "request_id")
 
 log = structlog.get_logger("gateway")
 
@@ -26,16 +30,26 @@ def configure(level: int, log_format: str) -> None:
         log_format: `console`, `json`, or `auto`: console on a terminal, else json.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
+    shared: list[Any] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
     # tracebacks without local variables: those hold keys
     last: list[Any] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            _for_people,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                sort_keys=False,
+                pad_event_to=0,
+                pad_level=False,
+                exception_formatter=structlog.dev.plain_traceback,
+            ),
+        ]
         if console
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        else [
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ]
     )
     structlog.configure(
         processors=[*shared, *last],
@@ -58,4 +72,10 @@ def request_id(given: str | None) -> str:
 
 def operation_done(fields: Mapping[str, Any]) -> None:
     """Leave the line of one operation: who, what, status, codes, REST calls, milliseconds."""
-    log.info("operation", **fields)
+    log.info("operation", **{**fields, "name": name[:MAX_NAME] if (name := fields.get("name")) else None})
+
+
+def _for_people(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Leave out what says nothing, and put the long ids last."""
+    told = {name: value for name, value in event.items() if value not in (None, [], "") and name not in _IDS}
+    return told | {name: event[name] for name in _IDS if event.get(name)}

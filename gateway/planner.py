@@ -18,6 +18,11 @@ class Size(NamedTuple):
     total: int
     limit: int
 
+    @classmethod
+    def told(cls, request: "PageRequest", total: int, limit: int) -> "Size":
+        """Return what a page of the list tells: a smaller limit than was asked for is the upstream's own."""
+        return cls(total, limit if 0 < limit < request.limit else MAX_LIMIT)
+
     @property
     def pages(self) -> int:
         """Pages that hold the whole list; an empty list still takes one call to see."""
@@ -56,16 +61,16 @@ def pages_to_read(keys: int, missing: int, size: Size | None, read: int) -> int:
     return left if 0 < left < missing and read + left <= keys else 0
 
 
-def window(start: int, count: int, limit: int = MAX_LIMIT) -> list[PageRequest]:
+def window(start: int, count: int, limit: int = MAX_LIMIT, least: int = 1) -> list[PageRequest]:
     """Return the page requests that cover rows [start, start + count), fewest first, then the smallest.
 
-    One request wherever a limit of at most `limit` allows it, else two neighbours; more only where
+    One request wherever a limit of `least` to `limit` allows it, else two neighbours; more only where
     the upstream's own limit is smaller than half the window.
     """
-    for size in range(min(count, limit), limit + 1):
+    for size in range(max(least, min(count, limit)), limit + 1):
         if size >= count and start % size + count <= size:
             return [PageRequest(start // size + 1, size)]
-    for size in range(min(-(-count // 2), limit), limit + 1):
+    for size in range(max(least, min(-(-count // 2), limit)), limit + 1):
         if start % size + count <= 2 * size:
             return [PageRequest(start // size + 1, size), PageRequest(start // size + 2, size)]
     return [PageRequest(page + 1, limit) for page in range(start // limit, -(-(start + count) // limit))]

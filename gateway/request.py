@@ -1,17 +1,18 @@
-"""Reads one GraphQL request off HTTP: media types, API key, body or query string.
+"""Reads GraphQL requests off HTTP: media types, API key, body or query string.
 
 `endpoint` calls it; nothing here executes anything. Whatever cannot be read is a `RequestError` with
 the HTTP status that says so. Facts: the GraphQL-over-HTTP draft, sections 4 to 6; RFC 9110 section 12.5.1
-for Accept and its q-values.
+for Accept and its q-values; the Fetch standard for what a browser sends without a preflight.
 """
 
 import asyncio
 import functools
+import re
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
-from starlette.datastructures import Headers
 from starlette.types import Receive, Scope
 
 from gateway.errors import RequestError
@@ -23,8 +24,19 @@ HTML = "text/html"
 METHODS = "GET, HEAD, POST, OPTIONS"
 MAX_KEY = 256
 """Bytes of an API key."""
-BODY_TIMEOUT = 10.0
-"""Seconds within which a body must have arrived."""
+MAX_QUERY_STRING = 16 * 1024
+"""Bytes of a GET's query string, as much as proxies commonly let through; a POST holds more."""
+MAX_FIELDS = 100
+"""Fields of a query string."""
+
+_REMEMBERED = 256  # bytes: longer Accept and Content-Type headers are nobody's, and would fill the memory of answers
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z\-]+/[!#$%&'*+.^_`|~0-9a-z\-]+")
+_QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
+_SIMPLE = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
+_PREFLIGHT = (b"x-api-key", b"apollo-require-preflight", b"graphql-require-preflight", b"x-requested-with")
+
+Fields = dict[bytes, bytes]
+"""A request's header fields by their lower-case names, repeated ones joined by `, `."""
 
 
 class GraphQLRequest(msgspec.Struct, rename="camel"):
@@ -36,24 +48,41 @@ class GraphQLRequest(msgspec.Struct, rename="camel"):
     extensions: dict[str, Any] | None = None
 
 
+Batch = list[GraphQLRequest | RequestError]
+"""What a JSON array says, element by element."""
+
+
 class Disconnected(Exception):
-    """The caller left before its request was complete."""
+    """The caller left before its request was complete, or before it was answered."""
 
 
 _REQUEST = msgspec.json.Decoder(GraphQLRequest)
+_REQUESTS = msgspec.json.Decoder(GraphQLRequest | list[msgspec.Raw])
 _OBJECT = msgspec.json.Decoder(dict[str, Any] | None)
 
 
-@functools.lru_cache(maxsize=256)
-def negotiate(accept: str) -> str | None:
-    """Return the media type to answer with, HTML where it is liked best, or None where none fits.
+def header_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
+    """Return a request's header fields by name."""
+    fields: Fields = {}
+    for name, value in headers:
+        fields[name] = fields[name] + b", " + value if name in fields else value
+    return fields
+
+
+def negotiate(accept: bytes, *, html: bool) -> str | None:
+    """Return the media type to answer with, or None where none fits; HTML only where it is on offer.
 
     JSON is for who does not say; between equals the newer type wins where it is named.
     """
-    ranges = [_media_range(part) for part in (accept or "*/*").split(",") if part.strip()]
-    best: tuple[float, int, int] = (0.0, 0, 0)
+    return _negotiate(accept, html) if len(accept) <= _REMEMBERED else _negotiate.__wrapped__(accept, html)
+
+
+@functools.lru_cache(maxsize=256)
+def _negotiate(accept: bytes, html: bool) -> str | None:  # noqa: FBT001 - lru_cache is quicker without keywords
+    ranges = [_media_range(part) for part in (accept.decode("latin-1") or "*/*").split(",") if part.strip()]
+    best: tuple[float, int, int] = (0.0, 9, 9)  # above all that has q=0, which means: not this
     chosen = None
-    for offer in (JSON, GRAPHQL, HTML):
+    for offer in (JSON, GRAPHQL, HTML)[: 3 if html else 2]:
         kind = offer.split("/")[0]
         fits = [(3, q) for name, q in ranges if name == offer]
         fits += [(2, q) for name, q in ranges if name == f"{kind}/*"] + [(1, q) for name, q in ranges if name == "*/*"]
@@ -72,95 +101,151 @@ def _media_range(part: str) -> tuple[str, float]:
     for parameter in parameters:
         key, _, value = parameter.partition("=")
         if key == "q":
-            try:
-                q = min(max(float(value), 0.0), 1.0)
-            except ValueError:
-                q = 0.0
+            q = float(value) if _QUALITY.fullmatch(value) else 0.0
         elif key == "charset" and value.strip('"') not in {"utf-8", "utf8"}:
-            q = 0.0
+            return name, 0.0
     return name, q
 
 
-def api_key(headers: Headers, fallback: str) -> str:
+def needs_preflight(fields: Fields) -> bool:
+    """Tell whether no browser would let a foreign page send this request without asking first.
+
+    A custom header or a content type that forms do not have needs the preflight. The one proof more: whoever
+    says `Sec-Fetch-Mode: cors`, which pages cannot forge, without an `Origin` is of this origin, or no browser.
+    """
+    if any(fields.get(name) for name in _PREFLIGHT):
+        return True
+    media_type = fields.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+    if media_type not in _SIMPLE and _TOKEN.fullmatch(media_type):
+        return True
+    here = fields.get(b"sec-fetch-site", b"same-origin") == b"same-origin"
+    return fields.get(b"sec-fetch-mode") == b"cors" and b"origin" not in fields and here
+
+
+def api_key(fields: Fields, fallback: str) -> str:
     """Return the caller's API key, or `fallback` where it sends none.
 
     Raises:
         RequestError: the header is there twice, too long or not visible ASCII.
     """
-    keys = headers.getlist("x-api-key")
-    if not keys:
+    key = fields.get(b"x-api-key", b"").decode("latin-1").strip(" \t")
+    if not key:
         return fallback
-    key = keys[0].strip()
-    if len(keys) > 1 or len(key) > MAX_KEY or not all("!" <= letter <= "~" for letter in key):
-        raise RequestError(
-            "BAD_REQUEST", f"X-API-Key must come once, as at most {MAX_KEY} visible ASCII characters.", status=400
-        )
-    return key or fallback
+    # a header sent twice is joined with a space, which is none of these characters
+    if len(key) > MAX_KEY or not (key.isascii() and key.isprintable() and " " not in key):
+        raise _bad(f"X-API-Key must come once, as at most {MAX_KEY} visible ASCII characters.")
+    return key
 
 
-async def read(scope: Scope, headers: Headers, receive: Receive, max_bytes: int) -> GraphQLRequest:
-    """Read the GraphQL request of a GET's query string or a POST's body.
+class Reader:
+    """Reads requests within the caps of the settings.
 
-    Raises:
-        RequestError: it cannot be read; with 400, 405, 408, 413 or 415.
-        Disconnected: the caller left.
+    Args:
+        max_bytes: bytes of a body.
+        max_batch: operations of a JSON array; 0 where arrays are refused.
+        timeout: seconds within which a body arrives.
     """
-    method = scope["method"]
-    if method in {"GET", "HEAD"}:
-        request = _from_query(scope["query_string"])
-    elif method == "POST":
-        _check_content(headers)
-        request = _decode(_REQUEST, await _body(headers, receive, max_bytes), "The body")
-    else:
-        raise RequestError("BAD_REQUEST", f"{method} is not served here: use POST or GET.", status=405, allow=METHODS)
+
+    def __init__(self, *, max_bytes: int, max_batch: int, timeout: float) -> None:
+        self._max_bytes = max_bytes
+        self._max_batch = max_batch
+        self._timeout = timeout
+
+    async def read(self, scope: Scope, fields: Fields, receive: Receive) -> GraphQLRequest | Batch:
+        """Read the GraphQL request of a GET's query string or a POST's body.
+
+        Raises:
+            RequestError: it cannot be read; with 400, 405, 408, 413, 414 or 415.
+            Disconnected: the caller left.
+        """
+        method = scope["method"]
+        if method == "POST":
+            _check_content(fields)
+            return self._decode(await self._body(fields, receive))
+        if method in {"GET", "HEAD"}:
+            return _complete(_from_query(scope["query_string"]))
+        raise _bad(f"{method[:20]} is not served here: use POST or GET.", 405, allow=METHODS)
+
+    def _decode(self, body: bytes) -> GraphQLRequest | Batch:
+        if not self._max_batch:
+            return _complete(_decode(_REQUEST, body, "The body"))
+        request = _decode(_REQUESTS, body, "The body")
+        if not isinstance(request, list):
+            return _complete(request)
+        if not 1 <= len(request) <= self._max_batch:
+            raise _bad(f"A batch must hold 1 to {self._max_batch} operations, not {len(request)}.")
+        return [_element(raw) for raw in request]
+
+    async def _body(self, fields: Fields, receive: Receive) -> bytes:
+        length = fields.get(b"content-length", b"")
+        if length.isdigit() and int(length[:20]) > self._max_bytes:
+            raise self._too_large()
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._timeout):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Disconnected
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    if size > self._max_bytes:
+                        raise self._too_large()
+                    chunks.append(chunk)
+                    if not message.get("more_body"):
+                        return b"".join(chunks)
+        except TimeoutError as error:
+            raise _bad(f"The body did not arrive within {self._timeout:g} s.", 408) from error
+
+    def _too_large(self) -> RequestError:
+        return _bad(f"The body is larger than {self._max_bytes} bytes.", 413)
+
+
+def _bad(problem: str, status: int = 400, *, allow: str | None = None) -> RequestError:
+    return RequestError("BAD_REQUEST", problem, status=status, allow=allow)
+
+
+def _complete(request: GraphQLRequest) -> GraphQLRequest:
     if not request.query:
-        raise RequestError("BAD_REQUEST", "There is no query: send a GraphQL document as `query`.", status=400)
+        raise _bad("There is no query: send a GraphQL document as `query`.")
     return request
 
 
-def _check_content(headers: Headers) -> None:
-    media_type, *parameters = (piece.strip().lower() for piece in headers.get("content-type", "").split(";"))
-    charsets = [piece[8:].strip('"') for piece in parameters if piece.startswith("charset=")]
-    if media_type != JSON or any(charset not in {"utf-8", "utf8"} for charset in charsets):
-        raise RequestError("BAD_REQUEST", "Send the body as Content-Type: application/json, in UTF-8.", status=415)
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise RequestError("BAD_REQUEST", "Send the body without Content-Encoding.", status=415)
-
-
-async def _body(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
-    too_large = RequestError("BAD_REQUEST", f"The body is larger than {max_bytes} bytes.", status=413)
-    length = headers.get("content-length", "")
-    if length.isascii() and length.isdigit() and int(length[:20]) > max_bytes:
-        raise too_large
-    chunks: list[bytes] = []
-    size = 0
+def _element(raw: msgspec.Raw) -> GraphQLRequest | RequestError:
     try:
-        async with asyncio.timeout(BODY_TIMEOUT):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Disconnected
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size > max_bytes:
-                    raise too_large
-                chunks.append(chunk)
-                if not message.get("more_body"):
-                    return b"".join(chunks)
-    except TimeoutError as error:
-        problem = f"The body did not arrive within {BODY_TIMEOUT:g} s."
-        raise RequestError("BAD_REQUEST", problem, status=408) from error
+        return _complete(_decode(_REQUEST, raw, "This element"))
+    except RequestError as error:
+        return error
+
+
+def _check_content(fields: Fields) -> None:
+    content_type = fields.get(b"content-type", b"")
+    if len(content_type) > _REMEMBERED or not _is_json(content_type):
+        raise _bad("Send the body as Content-Type: application/json, in UTF-8.", 415)
+    if fields.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise _bad("Send the body without Content-Encoding.", 415)
+
+
+@functools.lru_cache(maxsize=64)
+def _is_json(content_type: bytes) -> bool:
+    media_type, *parameters = (piece.strip().lower() for piece in content_type.decode("latin-1").split(";"))
+    charsets = [piece[8:].strip('"') for piece in parameters if piece.startswith("charset=")]
+    return media_type == JSON and all(charset in {"utf-8", "utf8"} for charset in charsets)
 
 
 def _from_query(query_string: bytes) -> GraphQLRequest:
+    if len(query_string) > MAX_QUERY_STRING:
+        raise _bad(f"The query string is longer than {MAX_QUERY_STRING} bytes: use POST.", 414)
     try:
-        given = dict(
-            parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
+        pairs = parse_qsl(
+            query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS
         )
     except ValueError as error:
-        raise RequestError(
-            "BAD_REQUEST", "The query string is not UTF-8, or has too many fields.", status=400
-        ) from error
+        raise _bad(f"The query string is not UTF-8, or has more than {MAX_FIELDS} fields.") from error
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        raise _bad("The query string holds a field twice: send each once.")
     return GraphQLRequest(
         query=given.get("query"),
         operation_name=given.get("operationName") or None,
@@ -169,7 +254,7 @@ def _from_query(query_string: bytes) -> GraphQLRequest:
     )
 
 
-def _decode(decoder: msgspec.json.Decoder[Any], text: bytes | str, what: str) -> Any:
+def _decode(decoder: msgspec.json.Decoder[Any], text: bytes | str | msgspec.Raw, what: str) -> Any:
     try:
         return decoder.decode(text)
     except msgspec.ValidationError as error:
@@ -178,4 +263,4 @@ def _decode(decoder: msgspec.json.Decoder[Any], text: bytes | str, what: str) ->
         problem = f"{what} is not JSON in UTF-8."
     except RecursionError:
         problem = f"{what} is nested too deeply."
-    raise RequestError("BAD_REQUEST", problem, status=400)
+    raise _bad(problem)

@@ -3,13 +3,14 @@
 `cli` and tests call `load`; every other room receives values, never the environment. All problems are
 reported in one `SettingsError`, and a `GATEWAY_` name that nobody knows is refused with the nearest
 known one, so that a typo never falls back to a default in silence. Secrets are redacted in `repr`.
-Defaults, units and bounds are those of the README's table, which is drawn from `describe`.
+Defaults, units and bounds stand here and nowhere else: help texts and README's table are drawn from `describe`.
 """
 
 import difflib
 import logging
+import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -18,9 +19,15 @@ from msgspec import Meta
 PREFIX = "GATEWAY_"
 VENDOR_URL = "https://api.omnia-voice.com/api/v1"
 
-Count = Annotated[int, Meta(ge=1)]
-Bytes = Annotated[int, Meta(ge=1024)]
-Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Bytes = Annotated[int, Meta(ge=1024, le=1024**3)]
+Seconds = Annotated[float, Meta(ge=0.001, le=3600)]
+
+_HOST = re.compile(r"[A-Za-z0-9._:%\-]{1,255}")
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.\-]+)(:[0-9]{1,5})?")
+_KUBERNETES = re.compile(r"GATEWAY_(SERVICE_|PORT_[0-9])")
+_LINKED = "Where Kubernetes put it there, for a Service named gateway, set enableServiceLinks: false in the pod."
+Age = Annotated[float, Meta(ge=0, le=30 * 86400)]
 
 
 class SettingsError(Exception):
@@ -41,7 +48,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     deadline: Annotated[Seconds, Meta(description="s; end of one operation: what has not arrived is an error")] = 30.0
     upstream_connections: Annotated[Count, Meta(description="connections to the REST API at the most")] = 64
     max_rest_calls: Annotated[Count, Meta(description="calls; budget of one operation")] = 100
+    quota_reserve: Annotated[
+        int, Meta(ge=0, le=999, description="calls; below this many left only single reads and writes go upstream")
+    ] = 50
+    cache_ttl: Annotated[Age, Meta(description="s; how old an answer may be; 0 is off")] = 0.0
+    stale_if_error: Annotated[
+        Age, Meta(description="s; how old it may be where the REST API fails or the quota is spent; 0 is off")
+    ] = 0.0
+    cache_bytes: Annotated[Bytes, Meta(description="bytes; memory of all remembered answers")] = 64 * 1024 * 1024
+    redis_url: Annotated[
+        str, Meta(description="secret: Redis or Valkey, for what all replicas share; in memory without it")
+    ] = ""
     max_body_bytes: Annotated[Bytes, Meta(description="bytes; a larger request is refused")] = 1024 * 1024
+    request_timeout: Annotated[
+        Seconds, Meta(description="s; a request's head, then its body, must arrive within it")
+    ] = 10.0
+    max_batch: Annotated[
+        int, Meta(ge=0, le=100, description="operations in one request, as a JSON array; 0 refuses arrays")
+    ] = 0
     max_upstream_bytes: Annotated[Bytes, Meta(description="bytes; a larger answer of the REST API is refused")] = (
         16 * 1024 * 1024
     )
@@ -52,6 +76,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_directives: Annotated[Count, Meta(description="directives in one document")] = 50
     graphiql: Annotated[bool, Meta(description="serve GraphiQL to browsers at /graphql")] = True
     introspection: Annotated[bool, Meta(description="answer introspection, and suggest names in errors")] = True
+    cors_origins: Annotated[
+        str,
+        Meta(description="comma-separated origins whose pages may call the gateway, such as https://app.example.com"),
+    ] = ""
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severe level to log")
     ] = "info"
@@ -61,8 +89,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Show every value but the secrets."""
-        shown = (f"{name}={'***' if name in SECRETS and value else repr(value)}" for name, value in _items(self))
-        return f"Settings({', '.join(shown)})"
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show the same to `rich`, which would else print the Struct's own fields in a traceback."""
+        shown = {name: "***" for name in SECRETS if getattr(self, name)}
+        return list((msgspec.structs.asdict(self) | shown).items())
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins of `cors_origins`, one by one."""
+        return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
 
     @property
     def log_threshold(self) -> int:
@@ -70,7 +107,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return logging.getLevelNamesMapping()[self.log_level.upper()]
 
 
-SECRETS = frozenset({"upstream_api_key"})
+SECRETS = frozenset({"upstream_api_key", "redis_url"})
 _TYPES = get_type_hints(Settings, include_extras=True)
 
 
@@ -96,57 +133,87 @@ def describe() -> Iterator[Setting]:
 def load(environ: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from `environ`; `overrides` (by field name, as from a command line) win.
 
+    An empty value is the default.
+
     Raises:
         SettingsError: a value does not fit, or a `GATEWAY_` name is unknown; all problems at once.
     """
     variables = {setting.variable: setting.name for setting in describe()}
-    given = {variables[name]: value for name, value in environ.items() if name in variables and value != ""}
-    given.update(overrides or {})
+    given = {variables[name]: value for name, value in environ.items() if name in variables} | dict(overrides or {})
     problems = [
         _unknown(name, variables) for name in sorted(environ) if name.startswith(PREFIX) and name not in variables
     ]
     values: dict[str, Any] = {}
     for name, text in given.items():
+        if not text.strip():
+            continue
         try:
-            values[name] = msgspec.convert(_plain(text, _TYPES[name]), _TYPES[name], strict=False)
-        except msgspec.ValidationError as error:
-            shown = "" if name in SECRETS else f" {text!r}"
-            problems.append(f"{PREFIX}{name.upper()}{shown}: {_lower(str(error))}")
+            values[name] = _converted(text.strip(), _TYPES[name])
+        except msgspec.ValidationError:
+            shown = text if len(text) <= 60 else f"{text[:60]}…"
+            hint = f" {_LINKED}" if text.startswith("tcp://") else ""
+            problems.append(f"{PREFIX}{name.upper()}: {_expected(_TYPES[name])}, not {shown!r}.{hint}")
     problems += [f"{PREFIX}{name.upper()}: {problem}" for name, problem in _judge(values)]
     if problems:
         raise SettingsError("The settings cannot be used:\n" + "\n".join(f"  {problem}" for problem in problems))
     return Settings(**values)
 
 
+def _converted(text: str, type_: Any) -> Any:
+    """Read a text as a setting's type; what has no case of its own is read in any."""
+    return text if get_args(type_)[0] is str else msgspec.convert(text.lower(), type_, strict=False)
+
+
+def _expected(type_: Any) -> str:
+    """Say what a setting's value must be."""
+    plain, *metas = get_args(type_)
+    if get_origin(plain) is Literal:
+        return f"must be one of {', '.join(get_args(plain))}"
+    if plain is bool:
+        return "must be true or false"
+    low, high = next((meta.ge, meta.le) for meta in metas if meta.le is not None)
+    return f"must be {'a whole number' if plain is int else 'a number'} from {low} to {high}"
+
+
 def _judge(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Problems that a type cannot tell."""
-    url = urlsplit(values.get("upstream_url", VENDOR_URL))
-    if url.scheme not in {"http", "https"} or not url.hostname:
-        yield "upstream_url", "must be an http:// or https:// address, such as " + VENDOR_URL
-    elif url.username or url.password or url.query or url.fragment:
-        yield "upstream_url", "must hold no user, password, query or fragment; the key goes into X-API-Key"
+    """Problems that a type cannot tell; the values are not shown, since an address may hold a password."""
+    try:
+        yield from (("upstream_url", problem) for problem in _judge_url(values.get("upstream_url", VENDOR_URL)))
+    except ValueError:
+        yield "upstream_url", f"must be an http:// or https:// address, such as {VENDOR_URL}."
+    if not _HOST.fullmatch(values.get("host", "localhost")):
+        yield "host", "must be an address or a name to listen on, such as 127.0.0.1, ::1 or 0.0.0.0."
+    if not re.match(r"(rediss?|unix)://[!-~]+$|$", values.get("redis_url", "")):
+        yield "redis_url", "must be a redis://, rediss:// or unix:// address."
     key = values.get("upstream_api_key", "")
-    if not (key.isascii() and (key.isprintable() and " " not in key) and len(key) <= 256):
-        yield "upstream_api_key", "must be at most 256 visible ASCII characters"
+    if not (key.isascii() and key.isprintable() and " " not in key and len(key) <= 256):
+        yield "upstream_api_key", "must be at most 256 visible ASCII characters."
+    yield from (("cors_origins", problem) for problem in _judge_origins(values.get("cors_origins", ""), key))
+
+
+def _judge_url(text: str) -> Iterator[str]:
+    url = urlsplit(text)
+    if not re.fullmatch(r"https?://[!-~]+", text, re.IGNORECASE) or not url.hostname or url.port == 0 or "\\" in text:
+        raise ValueError
+    if "@" in url.netloc or "?" in text or "#" in text:
+        yield "must hold no user, password, query or fragment; the key goes into X-API-Key."
+
+
+def _judge_origins(text: str, key: str) -> Iterator[str]:
+    for origin in (origin.strip() for origin in text.split(",") if origin.strip()):
+        # with a key of our own every page of the web would act in its name: the wildcard with credentials
+        if origin == "*" and key:
+            yield "may not be * while GATEWAY_UPSTREAM_API_KEY lends its key to callers; name the origins."
+        elif origin != "*" and not _ORIGIN.fullmatch(origin):
+            yield f"{origin[:100]!r} must be an origin as browsers write it, such as https://app.example.com, or *."
 
 
 def _unknown(name: str, variables: Mapping[str, str]) -> str:
+    if _KUBERNETES.match(name):
+        return f"{name}: no such setting. {_LINKED}"
     near = difflib.get_close_matches(name, variables, n=1, cutoff=0.0)[0]
     return f"{name}: no such setting; did you mean {near}?"
 
 
-def _plain(text: str, type_: Any) -> str:
-    """Lower-case what has no case of its own: true/false and the words of a choice."""
-    return text.strip() if type_ is str or "str" in str(type_) else text.strip().lower()
-
-
-def _items(settings: Settings) -> Iterator[tuple[str, Any]]:
-    return ((field.name, getattr(settings, field.name)) for field in msgspec.structs.fields(Settings))
-
-
 def _description(type_: Any) -> str:
     return next(str(meta.description) for meta in reversed(type_.__metadata__) if meta.description)
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:].replace("`", "")

@@ -13,12 +13,14 @@
           observer.next(answer);
           observer.complete();
         })
-        .catch((error) => abort.signal.aborted || observer.error(error));
+        .catch(({ message }) => abort.signal.aborted || observer.error({ message }));
       return { unsubscribe: () => abort.abort() };
     },
   });
 
-  async function post(params, headers, signal) {
+  async function post({ operationName, ...params }, headers, signal) {
+    // After a change of tab GraphiQL goes on naming the last tab's operation for a moment.
+    if (operationName && new RegExp(`\\b${operationName}\\b`).test(params.query)) params.operationName = operationName;
     const response = await fetch(config.endpoint, {
       method: "POST",
       headers: {

@@ -54,7 +54,9 @@ class Connection(msgspec.Struct, Generic[Row]):
         """Where this window lies."""
         stop = self.start + len(self.nodes)
         ends = (self._cursor(self.start), self._cursor(stop - 1)) if self.nodes else (None, None)
-        return PageInfo(stop < self.total_count, self.start > 0, *ends)
+        # an empty page has no cursor to go on from, whatever the total promises
+        more = bool(self.nodes) and stop < self.total_count
+        return PageInfo(more, min(self.start, self.total_count) > 0, *ends)
 
     def _cursor(self, offset: int) -> str:
         return base64.urlsafe_b64encode(f"{offset}:{self.scope}".encode()).decode().rstrip("=")
@@ -80,22 +82,24 @@ async def connect(
     scope = hashlib.blake2s(repr(filters).encode(), digest_size=6).hexdigest()
     start = 0 if after is None else _offset(after, scope) + 1
     rows: dict[int, Row] = {}
-    limit, at = MAX_LIMIT, start
+    least, limit, at = 1, MAX_LIMIT, start
     while True:
-        requests = window(at, start + first - at, limit)
+        requests = window(at, start + first - at, limit, least)
         if total is None or total <= requests[0].stop:
             del requests[1:]  # whether there is more to fetch, the first page tells
-        before = len(rows)
+        before = len(rows), least
         for request, page in zip(requests, await asyncio.gather(*map(fetch, requests)), strict=True):
             told = page.pagination
             size = told.limit if told and 0 < told.limit < request.limit else request.limit
             limit = min(limit, size) if size < request.limit else limit
-            total = told.total if told else len(page.rows)
-            offset = (request.page - 1) * size
-            rows.update(enumerate(page.rows[:size], offset))
+            total = max(0, told.total) if told else len(page.rows)
+            if told and request.page > 1 and request.limit < told.limit <= limit:
+                least = told.limit  # larger pages than asked for: other rows than asked for
+                continue
+            rows.update(enumerate(page.rows[:size], (request.page - 1) * size))
         stop = min(start + first, total or 0)
         at = next((at for at in range(start, stop) if at not in rows), stop)
-        if at >= stop or len(rows) == before:
+        if at >= stop or (len(rows), least) == before:
             return Connection([rows[i] for i in range(start, at)], total or 0, start, scope)
 
 

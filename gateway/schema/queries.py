@@ -12,8 +12,8 @@ from gateway.context import Info, only
 from gateway.schema.pagination import Connection, connect
 from gateway.schema.types import Agent, AgentConnection, PhoneNumber, PhoneNumberConnection, RateLimit, known
 from gateway.upstream import errors, models
-from gateway.upstream.client import check_id
 from gateway.upstream.quota import QuotaState
+from gateway.upstream.reads import check_id
 
 MAX_SEARCH = 200
 """Characters of a search; the upstream names no bound, but a URL has one."""

@@ -167,7 +167,7 @@ def unfold(numbers: Sequence[PhoneNumber], owner: str | UnsetType | None = UNSET
 
 def _embedded(raw: Raw) -> Agent | _PartOfAgent | None:
     for decode in (_AGENT.decode, _PART.decode):
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
             return decode(raw)
     return None
 

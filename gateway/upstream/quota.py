@@ -63,8 +63,11 @@ class Quota:
         told = _read(headers, now)
         if status == 429:
             told = (told or QuotaState(0, 0, now + _retry_after(headers)))._replace(remaining=0)
-        if told is None:
-            return
+        if told is not None:
+            self.take(told, now)
+
+    def take(self, told: QuotaState, now: float) -> None:
+        """Take in a state that this or another replica was told."""
         known = self.state(now)
         # answers overtake each other: within one window the lowest count is the newest
         same_window = known is not None and abs(known.reset - told.reset) < 2

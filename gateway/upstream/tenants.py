@@ -4,14 +4,18 @@
 never by the key itself, and nothing of one tenant can be reached through another. In memory, bounded.
 """
 
+import asyncio
 import hashlib
 import secrets
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from gateway.planner import Size
-from gateway.upstream.cache import Flights
+from gateway.upstream.cache import Budget, Memory
+from gateway.upstream.flights import Flights
 from gateway.upstream.quota import Quota
 
 MAX_TENANTS = 10_000
@@ -24,8 +28,13 @@ class Saved(msgspec.Struct):
     """REST calls an operation did without, and why (README, "What a query costs")."""
 
     swept: int = 0
+    """Objects found on the pages of a list, less the pages read for them."""
     primed: int = 0
+    """Objects that an answer of the same operation had brought along."""
     coalesced: int = 0
+    """Answers shared with an operation that was already asking."""
+    cached: int = 0
+    """Answers remembered from earlier operations."""
 
 
 class Bill(msgspec.Struct):
@@ -40,14 +49,34 @@ class Bill(msgspec.Struct):
         return bool(self.spent or any(msgspec.structs.astuple(self.saved)))
 
 
-class Tenant:
-    """Reads in flight, quota and list sizes of one API key."""
+class ReplicaLog:
+    """How far this replica has read the log that all replicas of a tenant share (`replicas`)."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.seen = "0"
+        """The last entry read."""
+        self.wrote = ""
+        """The last entry that tells of a write."""
+        self.unsent: deque[Any] = deque(maxlen=1000)
+        """Writes that the log does not tell of yet."""
+
+
+class Tenant:
+    """Reads in flight, remembered answers, quota and list sizes of one API key."""
+
+    def __init__(self, name: str, budget: Budget) -> None:
         self.name = name
         self.flights = Flights()
+        self.memory = Memory(budget)
+        self.log = ReplicaLog()
         self.quota = Quota()
         self._sizes: dict[str, tuple[Size, float]] = {}
+
+    def forget(self, number_id: str | None, agents: Sequence[str | None]) -> None:
+        """Forget what a write made stale, here or at another replica; see `cache.Memory.wrote`."""
+        self.flights.forget()
+        self.memory.wrote(number_id, agents)
 
     def size(self, listing: str, now: float) -> Size | None:
         """Return the size of a whole list as last seen, or None where that is too long ago."""
@@ -60,19 +89,30 @@ class Tenant:
 
 
 class Tenants:
-    """The tenants seen lately, by a hash keyed with a secret of this process."""
+    """The tenants seen lately, by a hash keyed with a secret of this process, or of all replicas.
 
-    def __init__(self) -> None:
-        self._secret = secrets.token_bytes(32)
+    Args:
+        max_bytes: that all tenants' remembered answers may take together.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._budget = Budget(max_bytes)
+        self.secret = secrets.token_bytes(32)
         self._tenants: OrderedDict[str, Tenant] = OrderedDict()
 
     def __getitem__(self, api_key: str) -> Tenant:
-        name = hashlib.blake2b(api_key.encode(), key=self._secret, digest_size=16).hexdigest()
+        name = hashlib.blake2b(api_key.encode(), key=self.secret, digest_size=16).hexdigest()
         tenant = self._tenants.get(name)
         if tenant is None:
-            tenant = self._tenants[name] = Tenant(name)
+            tenant = self._tenants[name] = Tenant(name, self._budget)
             if len(self._tenants) > MAX_TENANTS:
                 self._tenants.popitem(last=False)
         else:
             self._tenants.move_to_end(name)
         return tenant
+
+    def adopt(self, secret: bytes) -> None:
+        """Name tenants by the secret that all replicas share; what was known under other names is forgotten."""
+        if secret != self.secret:
+            self.secret = secret
+            self._tenants.clear()

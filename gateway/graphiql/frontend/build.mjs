@@ -23,6 +23,8 @@ const { metafile } = await build({
   minify: true,
   jsx: "automatic",
   define: { "process.env.NODE_ENV": '"production"', "process.env.USE_IMPORT": '"true"' },
+  // GraphiQL imports the CommonJS builds on demand, of which a chunk would export no more than the default.
+  alias: { "prettier/parser-babel": "prettier/plugins/babel", "prettier/parser-graphql": "prettier/plugins/graphql" },
   loader: { ".ttf": "file", ".woff2": "file" },
   chunkNames: "chunks/[name]-[hash]",
   assetNames: "assets/[name]-[hash]",
