@@ -10,15 +10,21 @@ from contextlib import asynccontextmanager
 
 import httpx
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import graphiql
+from gateway.documents import Documents, read_manifest
 from gateway.endpoint import Endpoint
+from gateway.errors import INTERNAL, request_error
 from gateway.execution import Engine
 from gateway.limits import Limits
+from gateway.response import Door, guard, guards
 from gateway.settings import Settings
 from gateway.upstream.client import Client
 
@@ -50,7 +56,7 @@ def create_app(
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
         cdn = not directory and b"cdn=1" in scope["query_string"].split(b"&")
         answer = graphiql.page(api_key=graphiql_key, cdn=cdn)
-        await HTMLResponse(answer.html, headers=dict(answer.headers))(scope, receive, send)
+        await HTMLResponse(answer.html, headers=answer.headers)(scope, receive, guard(scope, send))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -58,13 +64,46 @@ def create_app(
         yield
         await client.aclose()
 
-    endpoint = Endpoint(
-        settings, Engine(limits, introspection=settings.introspection), client, page if settings.graphiql else None
-    )
-    own: list[BaseRoute] = [Route("/graphql", endpoint), Route("/healthz", _healthz)]
+    engine = Engine(limits, introspection=settings.introspection)
+    trusted = read_manifest(settings.trusted_documents) if settings.trusted_documents else {}
+    documents = Documents(engine, trusted=trusted, only=settings.trusted_only, shared=client.replicas)
+    graphql = _shared(Endpoint(settings, engine, documents, client, page if settings.graphiql else None), settings)
+    own: list[BaseRoute] = [Route("/healthz", _healthz)]
     if settings.graphiql and directory:
         own.append(Mount("/graphiql", graphiql.assets(directory)))
-    return Starlette(routes=[*own, *routes], lifespan=lifespan)
+    app = Starlette(
+        routes=[*own, *routes],
+        lifespan=lifespan,
+        middleware=[Middleware(Door, graphql=graphql, path="/graphql")],
+        exception_handlers={HTTPException: _refused, Exception: _failed},
+    )
+    app.router.redirect_slashes = False  # its target is built from the Host header, which is the caller's
+    return app
+
+
+def _shared(endpoint: ASGIApp, settings: Settings) -> ASGIApp:
+    """Let the pages of other origins call the endpoint, where the settings name some."""
+    if not settings.origins:
+        return endpoint
+    return CORSMiddleware(
+        endpoint,
+        allow_origins=settings.origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],  # those of these origins only; never with credentials: the key is a header, not a cookie
+        expose_headers=["X-Request-Id"],
+        max_age=7200,
+    )
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - Starlette's signature says less than it does
+    problem = request_error(f"{error.detail}. GraphQL is served at /graphql.", "BAD_REQUEST")
+    return JSONResponse({"errors": [problem]}, error.status_code, error.headers)
+
+
+async def _failed(request: Request, _: Exception) -> JSONResponse:
+    headers = {name.decode(): value.decode() for name, value in guards(request.scope)}
+    return JSONResponse({"errors": [request_error(INTERNAL, "INTERNAL_SERVER_ERROR")]}, 500, headers)
 
 
 async def _healthz(_: Request) -> PlainTextResponse:

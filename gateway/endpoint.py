@@ -1,33 +1,53 @@
 """GraphQL over HTTP: one request in, one answer out, with the status and media type that fit.
 
-An ASGI application that `app` mounts at `/graphql`. `request` reads, `execution` prepares and runs, and here the
+An ASGI application that `app` puts at `/graphql`. `request` reads, `execution` prepares and runs, and here the
 answer is written, the bill added and one line logged. A browser gets GraphiQL. What is wrong with a request
 itself is a `RequestError` of any room below. Facts: the GraphQL-over-HTTP draft, whose audits the tests run.
 """
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from graphql import ExecutionResult
-from starlette.datastructures import Headers
+from graphql import ExecutionResult, OperationDefinitionNode
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import observability
+from gateway.connection import Caller, Disconnected
 from gateway.context import Context
+from gateway.documents import Documents
 from gateway.errors import INTERNAL, Formatted, RequestError, field_error, request_error
 from gateway.execution import Engine, is_mutation
-from gateway.request import GRAPHQL, HTML, JSON, METHODS, Disconnected, api_key, negotiate, read
+from gateway.request import (
+    GRAPHQL,
+    HTML,
+    JSON,
+    METHODS,
+    Batch,
+    Fields,
+    GraphQLRequest,
+    Reader,
+    api_key,
+    header_fields,
+    needs_preflight,
+    negotiate,
+)
+from gateway.response import SECURITY, compress
 from gateway.settings import Settings
 from gateway.upstream.client import Client, Session
 
 _ENCODE = msgspec.json.Encoder().encode
-_SECURITY = (
-    (b"cache-control", b"private, no-store"),
-    (b"vary", b"Accept"),
-    (b"x-content-type-options", b"nosniff"),
-)
+_CONTENT_TYPES = {name: (b"content-type", f"{name}; charset=utf-8".encode()) for name in (JSON, GRAPHQL)}
+_CLOSING = {408, 413}  # what is left of such a body is not worth reading
+
+
+class _Outcome(NamedTuple):
+    """What one operation came to: status, body, and the methods of a 405."""
+
+    status: int
+    body: dict[str, Any]
+    allow: str | None = None
 
 
 class Endpoint:
@@ -35,58 +55,83 @@ class Endpoint:
 
     Args:
         settings: caps, and the key for callers that send none.
-        engine: prepares and executes documents.
+        engine: executes documents.
+        documents: finds and prepares what a request means.
         client: the REST API.
         graphiql: answers a browser; None where GraphiQL is switched off.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, client: Client, graphiql: ASGIApp | None) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: Settings, engine: Engine, documents: Documents, client: Client, graphiql: ASGIApp | None
+    ) -> None:
+        self._fallback_key = settings.upstream_api_key
+        self._reader = Reader(
+            max_bytes=settings.max_body_bytes, max_batch=settings.max_batch, timeout=settings.body_timeout
+        )
         self._engine = engine
+        self._documents = documents
         self._client = client
         self._graphiql = graphiql
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or stop working on it when its caller leaves."""
-        headers = Headers(scope=scope)
-        media_type = negotiate(",".join(headers.getlist("accept")))
-        if self._graphiql and media_type == HTML and scope["method"] in {"GET", "HEAD"}:
+        fields, method = header_fields(scope["headers"]), scope["method"]
+        browsable = self._graphiql is not None and method in {"GET", "HEAD"}
+        media_type = negotiate(fields.get(b"accept", b""), html=browsable)
+        if self._graphiql is not None and media_type == HTML:
             await self._graphiql(scope, receive, send)
-            return
-        if scope["method"] == "OPTIONS":
+        elif method == "OPTIONS":
             await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", METHODS.encode())]})
-            await send({"type": "http.response.body", "body": b""})
-            return
-        operation = _Operation(headers, media_type)
-        try:
-            operation.request_line = scope["method"]
-            await self._handle(operation, scope, headers, receive)
-        except Disconnected:
-            operation.log(499)
-            return
-        await operation.send(send, head=scope["method"] == "HEAD")
+            await send({"type": "http.response.body"})
+        else:
+            exchange = _Exchange(method, fields, media_type)
+            try:
+                await self._handle(exchange, scope, receive)
+            except Disconnected:
+                exchange.log(499)
+            else:
+                await exchange.send(send)
 
-    async def _handle(self, operation: "_Operation", scope: Scope, headers: Headers, receive: Receive) -> None:
-        """Run one request to its answer, whatever comes of it."""
+    async def _handle(self, exchange: "_Exchange", scope: Scope, receive: Receive) -> None:
+        """Bring one request to its answer, whatever comes of it."""
         try:
-            _check_accept(operation.media_type)
-            request = await read(scope, headers, receive, self._settings.max_body_bytes)
-            document = self._engine.prepare(request.query or "")
-            node = document.operation(request.operation_name)
-            operation.describe(node.operation.value, node.name.value if node.name else None)
-            _check_method(scope["method"], mutation=is_mutation(node))
-            key = api_key(headers, self._settings.upstream_api_key)
-            fresh = "no-cache" in headers.get("cache-control", "").lower()
-            operation.session = await self._client.session(key, operation.request_id, fresh=fresh)
-            run = self._engine.execute(document, request.operation_name, request.variables, Context(operation.session))
-            operation.finish(await _unless_gone(run, receive))
+            _check_accept(exchange.media_type)
+            request = await self._reader.read(scope, exchange.fields, receive)
+            key = api_key(exchange.fields, self._fallback_key)
+            with Caller(receive):
+                # one session for a whole batch: its operations share one budget and one deadline
+                exchange.session = await self._client.session(key, exchange.request_id, fresh=exchange.fresh)
+                if isinstance(request, list):
+                    await self._run_batch(exchange, exchange.session, request)
+                else:
+                    exchange.answer(await self._run(exchange, exchange.session, request))
         except RequestError as error:
-            operation.refuse(error)
+            exchange.answer(exchange.refusal(error))
         except Disconnected:
             raise
         except Exception as error:  # noqa: BLE001 - the last line of defence: nothing internal reaches a caller
-            observability.log.error("request_failed", request_id=operation.request_id, exc_info=error)
-            operation.fail()
+            exchange.answer(exchange.failure(error))
+
+    async def _run_batch(self, exchange: "_Exchange", session: Session, requests: Batch) -> None:
+        outcomes = await asyncio.gather(*(self._run(exchange, session, request) for request in requests))
+        exchange.described = {"type": "batch", "name": None, "operations": len(outcomes)}
+        exchange.answer_batch(outcomes)
+
+    async def _run(self, exchange: "_Exchange", session: Session, request: GraphQLRequest | RequestError) -> _Outcome:
+        """Run one operation; what is wrong with it is its own outcome, and no other's."""
+        if isinstance(request, RequestError):
+            return exchange.refusal(request)
+        try:
+            document = await self._documents.prepare(request)
+            node = document.operation(request.operation_name)
+            exchange.describe(node)
+            _check_method(exchange, node)
+            result = await self._engine.execute(document, request.operation_name, request.variables, Context(session))
+            return exchange.result(result)
+        except RequestError as error:
+            return exchange.refusal(error)
+        except Exception as error:  # noqa: BLE001 - one operation of a batch must not take the others with it
+            return exchange.failure(error)
 
 
 def _check_accept(media_type: str | None) -> None:
@@ -94,105 +139,117 @@ def _check_accept(media_type: str | None) -> None:
         raise RequestError("BAD_REQUEST", f"Accept must allow {GRAPHQL} or {JSON}.", status=406)
 
 
-def _check_method(method: str, *, mutation: bool) -> None:
-    if mutation and method != "POST":
+def _check_method(exchange: "_Exchange", node: OperationDefinitionNode) -> None:
+    """Refuse to write with a GET, and to execute one that any page of the web could have made a browser send."""
+    if exchange.method == "POST":
+        return
+    if is_mutation(node):
         raise RequestError("BAD_REQUEST", "A mutation must be sent with POST.", status=405, allow="POST")
+    if not needs_preflight(exchange.fields):
+        problem = (
+            "A GET could come from any page: send X-API-Key, or the header GraphQL-Require-Preflight: 1,"
+            " Apollo-Require-Preflight or X-Requested-With, or Content-Type: application/json."
+        )
+        raise RequestError("BAD_REQUEST", problem, status=400)
 
 
-async def _unless_gone(run: Any, receive: Receive) -> ExecutionResult:
-    """Await an execution, but cancel it when the caller disconnects.
+class _Exchange:
+    """One request, and its answer while it comes together."""
 
-    Raises:
-        Disconnected: the caller left. Writes already sent go on to their end.
-    """
-    work = asyncio.ensure_future(run)
-    gone = asyncio.ensure_future(receive())
-    try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise Disconnected
-        result: ExecutionResult = await work
-        return result
-    finally:
-        gone.cancel()
-        if not work.done():
-            work.cancel()
-            await asyncio.wait((work,))
-
-
-class _Operation:
-    """One request's answer while it comes together."""
-
-    def __init__(self, headers: Headers, media_type: str | None) -> None:
+    def __init__(self, method: str, fields: Fields, media_type: str | None) -> None:
         self.started = time.perf_counter()
-        self.request_id = observability.request_id(headers.get("x-request-id"))
+        self.method = method
+        self.fields = fields
         self.media_type = media_type
+        self.request_id = observability.request_id(fields.get(b"x-request-id", b"").decode("latin-1"))
         self.session: Session | None = None
-        self.request_line = ""
-        self._fields: dict[str, Any] = {}
+        self.described: dict[str, Any] = {}
         self._status = 200
-        self._allow = ""
-        self._body: dict[str, Any] = {}
+        self._allow: str | None = None
+        self._bodies: list[dict[str, Any]] = []
+        self._content = b""
 
-    def describe(self, kind: str, name: str | None) -> None:
+    @property
+    def fresh(self) -> bool:
+        """Whether the caller wants nothing that was remembered."""
+        return b"no-cache" in self.fields.get(b"cache-control", b"").lower()
+
+    def describe(self, node: OperationDefinitionNode) -> None:
         """Note for the log what runs."""
-        self._fields = {"type": kind, "name": name}
+        self.described = {"type": node.operation.value, "name": node.name.value if node.name else None}
 
-    def finish(self, result: ExecutionResult) -> None:
-        """Answer with an execution's result."""
+    def result(self, result: ExecutionResult) -> _Outcome:
+        """Return the outcome of what was executed."""
         errors = [field_error(error) for error in result.errors or ()]
         if result.data is None and not any("path" in error for error in errors):
-            self._refuse(errors, None)  # nothing was executed: variables that do not fit
-        else:
-            self._body = {"data": result.data}
-            if errors:
-                self._body["errors"] = errors
-        if self.session and self.session.bill.touched:
-            self._body["extensions"] = {"quota": _quota(self.session)}
+            return self._refusal(errors)  # nothing was executed: variables that do not fit
+        return _Outcome(200, {"data": result.data, "errors": errors} if errors else {"data": result.data})
 
-    def refuse(self, error: RequestError) -> None:
-        """Answer with what is wrong with the request."""
-        self._allow = error.allow or ""
-        self._refuse(error.errors, error.status)
+    def refusal(self, error: RequestError) -> _Outcome:
+        """Return the outcome of what was not."""
+        return self._refusal(error.errors, error.status, error.allow)
 
-    def fail(self) -> None:
-        """Answer that something of ours went wrong."""
-        self._refuse([request_error(INTERNAL, "INTERNAL_SERVER_ERROR")], 500)
+    def failure(self, error: Exception) -> _Outcome:
+        """Return the outcome where something of ours went wrong."""
+        observability.log.error("request_failed", request_id=self.request_id, exc_info=error)
+        return self._refusal([request_error(INTERNAL, "INTERNAL_SERVER_ERROR")], 500)
 
-    def _refuse(self, errors: list[Formatted], status: int | None) -> None:
+    def _refusal(self, errors: list[Formatted], status: int | None = None, allow: str | None = None) -> _Outcome:
         # the draft: a well-formed request that GraphQL refuses is 400, but 200 to who knows only application/json
-        self._status = status or (400 if self.media_type == GRAPHQL else 200)
-        self._body = {"errors": errors}
+        return _Outcome(status or (400 if self.media_type == GRAPHQL else 200), {"errors": errors}, allow)
 
-    async def send(self, send: Send, *, head: bool) -> None:
+    def answer(self, outcome: _Outcome) -> None:
+        """Answer with one operation's outcome."""
+        self._status, body, self._allow = outcome
+        self._bodies = [body]
+        self._bill()
+        self._content = _ENCODE(body)
+
+    def answer_batch(self, outcomes: list[_Outcome]) -> None:
+        """Answer with the outcomes of a batch, each of which stands for itself; the bill is the batch's."""
+        self._bodies = [outcome.body for outcome in outcomes]
+        self._bill()
+        self._content = _ENCODE(self._bodies)
+
+    def _bill(self) -> None:
+        if self.session and (self.session.bill.touched or self.session.stale_age is not None):
+            quota = _quota(self.session)
+            for body in self._bodies:
+                if "data" in body:
+                    body["extensions"] = {"quota": quota}
+
+    async def send(self, send: Send) -> None:
         """Write the answer and the log line."""
-        content = _ENCODE(self._body)
-        kind = GRAPHQL if self.media_type == GRAPHQL else JSON
+        content, coding = await compress(self._content, self.fields.get(b"accept-encoding", b""))
         headers = [
-            (b"content-type", f"{kind}; charset=utf-8".encode()),
-            (b"content-length", str(len(content)).encode()),
+            _CONTENT_TYPES[GRAPHQL if self.media_type == GRAPHQL else JSON],
+            (b"content-length", b"%d" % len(content)),
             (b"x-request-id", self.request_id.encode()),
-            *_SECURITY,
+            *SECURITY,
         ]
+        if coding:
+            headers.append((b"content-encoding", coding.encode()))
         if self._allow:
             headers.append((b"allow", self._allow.encode()))
+        if self._status in _CLOSING:
+            headers.append((b"connection", b"close"))
         self.log(self._status)
         await send({"type": "http.response.start", "status": self._status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if head else content})
+        await send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else content})
 
     def log(self, status: int) -> None:
-        """Leave the operation's one line."""
-        codes = sorted({error["extensions"]["code"] for error in self._body.get("errors", ())})
-        bill = self.session.bill if self.session else None
+        """Leave the request's one line."""
+        codes = {error["extensions"]["code"] for body in self._bodies for error in body.get("errors", ())}
+        session = self.session
         observability.operation_done(
             {
                 "request_id": self.request_id,
-                "tenant": self.session.tenant.name[:12] if self.session else None,
-                "method": self.request_line,
-                **self._fields,
+                "tenant": session.tenant.name[:12] if session else None,
+                "method": self.method,
+                **self.described,
                 "status": status,
-                "codes": codes,
-                "spent": bill.spent if bill else 0,
+                "codes": sorted(codes),
+                "spent": session.bill.spent if session else 0,
                 "ms": round((time.perf_counter() - self.started) * 1000, 1),
             }
         )
@@ -202,8 +259,8 @@ def _quota(session: Session) -> dict[str, Any]:
     """Return `extensions.quota`: what the operation spent and saved, and what the key has left."""
     bill, state = session.bill, session.quota
     quota: dict[str, Any] = {"spent": bill.spent, "saved": msgspec.structs.asdict(bill.saved)}
-    if session.stale_age is not None:
-        quota |= {"stale": True, "age": round(session.stale_age)}
     if state:
         quota |= {"limit": state.limit, "remaining": state.remaining, "resetAt": state.reset_at}
+    if session.stale_age is not None:
+        quota |= {"stale": True, "age": session.stale_age}
     return quota

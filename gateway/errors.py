@@ -16,6 +16,9 @@ log = structlog.get_logger("gateway")
 
 INTERNAL = "Something went wrong in the gateway; try again, and tell its operator the request id if it happens again."
 
+MAX_MESSAGE = 500
+"""Characters of graphql-core's message, which repeats the caller's value."""
+
 Formatted = dict[str, Any]
 """A GraphQL error as it is sent: `message`, `locations`, `path`, `extensions`."""
 
@@ -52,13 +55,26 @@ def field_error(error: GraphQLError) -> Formatted:
     cause = error.original_error
     if isinstance(cause, UpstreamError):
         formatted["extensions"] = _extensions(cause)
-    elif cause is None and error.path is None:  # variables that do not fit
+    elif _is_callers(error):
+        formatted["message"] = error.message[:MAX_MESSAGE]
         formatted["extensions"] = {"code": "BAD_USER_INPUT"}
     else:
         log.error("field_failed", path=error.path, exc_info=cause or error)
         formatted["message"] = INTERNAL
         formatted["extensions"] = {"code": "INTERNAL_SERVER_ERROR"}
     return formatted
+
+
+def _is_callers(error: GraphQLError) -> bool:
+    """Tell whether variables or arguments do not fit.
+
+    graphql-core says so before any field has run, or of a field with the argument's node; what it says
+    of values that we return has no node of its own.
+    """
+    cause = error.original_error
+    if cause is not None and not isinstance(cause, GraphQLError):
+        return False
+    return error.path is None or bool(cause and cause.nodes)
 
 
 def _extensions(cause: UpstreamError) -> dict[str, Any]:

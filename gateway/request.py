@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.types import Receive, Scope
 
+from gateway.connection import Disconnected
 from gateway.errors import RequestError
 
 GRAPHQL = "application/graphql-response+json"
@@ -46,14 +47,11 @@ class GraphQLRequest(msgspec.Struct, rename="camel"):
     operation_name: str | None = None
     variables: dict[str, Any] | None = None
     extensions: dict[str, Any] | None = None
+    document_id: str | None = None
 
 
 Batch = list[GraphQLRequest | RequestError]
 """What a JSON array says, element by element."""
-
-
-class Disconnected(Exception):
-    """The caller left before its request was complete, or before it was answered."""
 
 
 _REQUEST = msgspec.json.Decoder(GraphQLRequest)
@@ -150,6 +148,7 @@ class Reader:
         self._max_bytes = max_bytes
         self._max_batch = max_batch
         self._timeout = timeout
+        self._decoder: msgspec.json.Decoder[Any] = _REQUESTS if max_batch else _REQUEST
 
     async def read(self, scope: Scope, fields: Fields, receive: Receive) -> GraphQLRequest | Batch:
         """Read the GraphQL request of a GET's query string or a POST's body.
@@ -163,15 +162,13 @@ class Reader:
             _check_content(fields)
             return self._decode(await self._body(fields, receive))
         if method in {"GET", "HEAD"}:
-            return _complete(_from_query(scope["query_string"]))
+            return _from_query(scope["query_string"])
         raise _bad(f"{method[:20]} is not served here: use POST or GET.", 405, allow=METHODS)
 
     def _decode(self, body: bytes) -> GraphQLRequest | Batch:
-        if not self._max_batch:
-            return _complete(_decode(_REQUEST, body, "The body"))
-        request = _decode(_REQUESTS, body, "The body")
+        request: GraphQLRequest | list[msgspec.Raw] = _decode(self._decoder, body, "The body")
         if not isinstance(request, list):
-            return _complete(request)
+            return request
         if not 1 <= len(request) <= self._max_batch:
             raise _bad(f"A batch must hold 1 to {self._max_batch} operations, not {len(request)}.")
         return [_element(raw) for raw in request]
@@ -206,17 +203,12 @@ def _bad(problem: str, status: int = 400, *, allow: str | None = None) -> Reques
     return RequestError("BAD_REQUEST", problem, status=status, allow=allow)
 
 
-def _complete(request: GraphQLRequest) -> GraphQLRequest:
-    if not request.query:
-        raise _bad("There is no query: send a GraphQL document as `query`.")
-    return request
-
-
 def _element(raw: msgspec.Raw) -> GraphQLRequest | RequestError:
     try:
-        return _complete(_decode(_REQUEST, raw, "This element"))
+        request: GraphQLRequest = _decode(_REQUEST, raw, "This element")
     except RequestError as error:
         return error
+    return request
 
 
 def _check_content(fields: Fields) -> None:
@@ -251,6 +243,7 @@ def _from_query(query_string: bytes) -> GraphQLRequest:
         operation_name=given.get("operationName") or None,
         variables=_decode(_OBJECT, given.get("variables") or "null", "variables"),
         extensions=_decode(_OBJECT, given.get("extensions") or "null", "extensions"),
+        document_id=given.get("documentId") or None,
     )
 
 

@@ -1,0 +1,110 @@
+"""The connection to a caller: whether it is still there, and how long it may take to say what it wants.
+
+`endpoint` runs operations inside a `Caller`; `cli` has uvicorn speak HTTP by `Protocol`. uvicorn itself waits for
+ever for a request's head and keeps all of it, whatever its size.
+"""
+
+import asyncio
+import json
+from types import TracebackType
+from typing import Any
+
+from starlette.types import Receive
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.errors import request_error
+
+
+class Disconnected(Exception):
+    """The caller left before its request was complete, or before it was answered."""
+
+
+class Caller:
+    """Cancels what runs inside when the caller leaves; writes already sent go on to their end.
+
+    The connection is watched only once the work has to wait, since most small operations never do.
+
+    Raises:
+        Disconnected: on leaving, the caller was gone.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._watch: asyncio.Future[Any] | None = None
+        self._gone = False
+
+    def __enter__(self) -> None:
+        self._task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # ASGI runs in one
+        self._start = asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        self._watch = asyncio.ensure_future(self._receive())
+        self._watch.add_done_callback(self._leave)
+
+    def _leave(self, _: object) -> None:
+        self._gone = True
+        self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._start.cancel()
+        if self._watch is not None:
+            self._watch.remove_done_callback(self._leave)
+            self._watch.cancel()
+        if self._gone:
+            self._task.uncancel()
+            raise Disconnected from error
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1, with caps on how slow and how large the head of a request may be."""
+
+    head_timeout = 10.0
+    """Seconds from the connection, or a later request's first byte, to the end of its head."""
+    max_head = 64 * 1024
+    """Bytes of request line and headers; what arrives with their end may be more."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Wait for the first request."""
+        super().connection_made(transport)
+        self._head: int | None = None
+        self._hurry = self.loop.call_later(self.head_timeout, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._hurry.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless the head grows too large."""
+        super().data_received(data)
+        if self._head is not None and not self.transport.is_closing():
+            self._head += len(data)
+            if self._head > self.max_head:
+                self._refuse("431 Request Header Fields Too Large", f"The headers are over {self.max_head} bytes.")
+
+    def on_message_begin(self) -> None:
+        """Wait for the rest of the head."""
+        super().on_message_begin()
+        self._head = 0
+        self._hurry.cancel()
+        self._hurry = self.loop.call_later(self.head_timeout, self._too_slow)
+
+    def on_headers_complete(self) -> None:
+        """Stop waiting: the endpoint has its own patience with the body."""
+        self._head = None
+        self._hurry.cancel()
+        super().on_headers_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: no WebSocket is meant to be served, and the log is not the caller's to fill."""
+
+    def _too_slow(self) -> None:
+        self._refuse("408 Request Timeout", f"The headers did not arrive within {self.head_timeout:g} s.")
+
+    def _refuse(self, status: str, problem: str) -> None:
+        # who has said nothing expects no answer, and one into the middle of another would be part of that
+        if self._head is not None and (self.cycle is None or self.cycle.response_complete):
+            body = json.dumps({"errors": [request_error(problem, "BAD_REQUEST")]})
+            head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close"
+            self.transport.write(f"HTTP/1.1 {status}\r\n{head}\r\n\r\n{body}".encode("ascii"))
+        self.transport.close()
