@@ -1,8 +1,8 @@
 """One attempt at one REST call: bytes out, bytes in, and every way in which that can fail.
 
-`client` calls `Wire.attempt`; this is the only room that knows httpx. The transport is any
-`httpx.AsyncBaseTransport`, called below httpx's own client, so that no cookie, redirect or header of
-one caller can reach another. Whatever goes wrong leaves as an `errors.UpstreamError`.
+`calls` calls `Wire.attempt`; `transport` carries the bytes, below httpx's own client, so that no cookie, redirect
+or header of one caller can reach another. A body is unpacked here, within a cap, as it arrives. Whatever goes
+wrong leaves as an `errors.UpstreamError`, and says whether the upstream may have seen the call.
 """
 
 import asyncio
@@ -14,11 +14,21 @@ import httpx
 import msgspec
 
 from gateway.upstream import errors, models
+from gateway.upstream.transport import HttpxTransport, ReqwestTransport, Transport
 
 MAX_MESSAGE = 500
 """Characters of an upstream's message that are passed on."""
 
 _ERROR_BODY = msgspec.json.Decoder(models.ErrorBody)
+_FAILURES = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TimeoutError, OSError, zlib.error)
+_NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.LocalProtocolError,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
 
 
 class Reply(NamedTuple):
@@ -35,7 +45,7 @@ class Wire:
     Args:
         base_url: the API's base; targets are appended to its path.
         timeout: seconds for one attempt, from connecting to the last byte.
-        connections: connections at the most.
+        connections: connections at the most; a transport that is passed in has a limit of its own.
         max_bytes: of an answer, unpacked.
         transport: stands in for the network, in tests.
     """
@@ -47,55 +57,74 @@ class Wire:
         timeout: float,
         connections: int,
         max_bytes: int,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx.AsyncBaseTransport | Transport | None = None,
     ) -> None:
         self._base = base_url.rstrip("/")
         self._timeout = timeout
         self._max_bytes = max_bytes
-        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        self._transport = transport or httpx.AsyncHTTPTransport(limits=limits)
-        self._extensions = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), timeout)}
+        if isinstance(transport, httpx.AsyncBaseTransport):
+            transport = HttpxTransport(transport, timeout)
+        self._transport = transport or ReqwestTransport(timeout=timeout, connections=connections)
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._transport.aclose()
 
     async def attempt(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
-        """Send one attempt and return what came back, whatever its status.
+        """Send one attempt, a body as JSON, and return what came back, whatever its status.
 
         Raises:
             errors.Failed: nothing complete came back; `reached` tells whether the upstream may have seen it.
         """
-        request = httpx.Request(
-            method, self._base + target, headers=dict(headers), content=body, extensions=self._extensions
-        )
-        response: httpx.Response | None = None
+        intake = _Intake(self._max_bytes)
+        sent = headers if body is None else {**headers, "Content-Type": "application/json"}
         try:
             async with asyncio.timeout(self._timeout):
-                response = await self._transport.handle_async_request(request)
-                try:
-                    return Reply(response.status_code, response.headers, await self._read(response))
-                finally:
-                    await response.aclose()
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TimeoutError, OSError, zlib.error) as error:
-            raise _failure(error, self._timeout, answered=response is not None) from error
+                await self._transport.exchange(method, self._base + target, sent, body, intake)
+            return intake.reply()
+        except _FAILURES as error:
+            raise _failure(error, self._timeout, answered=intake.status > 0) from error
 
-    async def _read(self, response: httpx.Response) -> bytes:
-        """Read a body in whatever way it is packed, never keeping more than the cap."""
-        encoding = response.headers.get("Content-Encoding", "identity").lower()
-        if encoding not in {"identity", "gzip", "deflate"}:
+
+class _Intake:
+    """Takes in one answer, unpacking its body as it arrives and never keeping more than the cap."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.status = 0
+        self._max_bytes = max_bytes
+        self._headers: Mapping[str, str] = {}
+        self._unpack: zlib._Decompress | None = None
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Take status and headers."""
+        self.status = status
+        self._headers = headers
+        encoding = headers.get("Content-Encoding", "identity").lower()
+        if encoding in {"gzip", "deflate"}:
+            self._unpack = zlib.decompressobj(wbits=47)  # gzip or zlib, by its header
+        elif encoding != "identity":
             raise errors.BadAnswer("The upstream's answer has an encoding that was not asked for; try again later.")
-        unpack = None if encoding == "identity" else zlib.decompressobj(wbits=47)  # gzip or zlib, by its header
-        body = bytearray()
-        async for chunk in response.stream:  # type: ignore[union-attr]  # an async transport's stream is async
-            body += unpack.decompress(chunk, self._max_bytes + 1 - len(body)) if unpack else chunk
-            if len(body) > self._max_bytes:
-                raise errors.BadAnswer(
-                    f"The upstream's answer is larger than {self._max_bytes} bytes; ask for fewer objects at once."
-                )
-        if unpack and body and not unpack.eof:
-            raise errors.BadAnswer("The upstream's answer ended too early; try again later.")
-        return bytes(body)
+
+    def feed(self, chunk: bytes) -> None:
+        """Take a piece of the body."""
+        if self._unpack:
+            if self._unpack.eof:
+                raise _broken()  # zlib would keep whatever follows
+            chunk = self._unpack.decompress(chunk, self._max_bytes + 1 - self._size)
+        self._size += len(chunk)
+        if self._size > self._max_bytes:
+            raise errors.BadAnswer(
+                f"The upstream's answer is larger than {self._max_bytes} bytes; ask for fewer objects at once."
+            )
+        self._chunks.append(chunk)
+
+    def reply(self) -> Reply:
+        """Return the answer, which must be complete."""
+        if self._unpack and self._chunks and not self._unpack.eof:
+            raise _broken()
+        return Reply(self.status, self._headers, b"".join(self._chunks))
 
 
 def rejection(reply: Reply) -> errors.UpstreamError:
@@ -142,12 +171,19 @@ def _failure(error: Exception, timeout: float, *, answered: bool) -> errors.Fail
     failed: errors.Failed
     if isinstance(error, httpx.TimeoutException | TimeoutError):
         failed = errors.TimedOut(f"The upstream did not answer within {timeout:g} s; try again later.")
-    elif isinstance(error, httpx.DecodingError | zlib.error) or answered:
-        failed = errors.BadAnswer("The upstream's answer broke off or could not be read; try again later.")
+    elif answered or _unreadable(error):
+        failed = _broken()
     else:
         failed = errors.Unavailable("The upstream cannot be reached; try again later.")
-    failed.reached = not isinstance(
-        error,
-        httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.UnsupportedProtocol | httpx.InvalidURL,
-    )
+    failed.reached = not isinstance(error, _NEVER_SENT)
     return failed
+
+
+def _unreadable(error: Exception) -> bool:
+    """Tell an answer that is no HTTP from a connection that was closed without one, which may be tried again."""
+    closed = str(error).startswith("Server disconnected")  # httpcore has one class for both
+    return isinstance(error, httpx.DecodingError | httpx.RemoteProtocolError) and not closed
+
+
+def _broken() -> errors.BadAnswer:
+    return errors.BadAnswer("The upstream's answer broke off or could not be read; try again later.")
