@@ -17,16 +17,16 @@ from graphql import (
     OperationType,
     execute,
     parse,
-    specified_rules,
 )
-from graphql.validation import NoSchemaIntrospectionCustomRule
 from strawberry.execution import optimized_is_awaitable
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext, validate_document
 
 from gateway.context import Context
 from gateway.errors import RequestError
-from gateway.limits import LimitExceeded, Limits, check_document
+from gateway.executor import CompiledExecutor, Counts, Plans
+from gateway.limits import LimitExceeded, Limits, check_document, check_text
 from gateway.schema import SCHEMA
+from gateway.validation import rules
 
 MAX_DOCUMENTS = 1000
 """Documents kept; frontends have some hundred. Their text is bounded too, since one may be large."""
@@ -39,10 +39,11 @@ Variables = dict[str, Any]
 class Document:
     """A document that has passed every check."""
 
-    __slots__ = ("node", "operations")
+    __slots__ = ("_plans", "node", "operations")
 
     def __init__(self, node: DocumentNode) -> None:
         self.node = node
+        self._plans: dict[str | None, Plans] = {}
         self.operations = {
             definition.name.value if definition.name else None: definition
             for definition in node.definitions
@@ -58,10 +59,18 @@ class Document:
         if name is None:
             if len(self.operations) == 1:
                 return next(iter(self.operations.values()))
-            raise RequestError("BAD_REQUEST", "The document has several operations: say which in operationName.")
+            raise RequestError(
+                "BAD_REQUEST", "The document has several operations: say which in operationName.", status=400
+            )
         if name not in self.operations:
-            raise RequestError("BAD_REQUEST", f"The document has no operation named {name[:100]!r}.")
+            raise RequestError("BAD_REQUEST", f"The document has no operation named {name[:100]!r}.", status=400)
         return self.operations[name]
+
+    def plans(self, name: str | None) -> Plans:
+        """Return what is compiled of an operation; raises as `operation`."""
+        if name not in self._plans:
+            self._plans[name] = Plans(self.operation(name))
+        return self._plans[name]
 
 
 class Engine:
@@ -70,13 +79,17 @@ class Engine:
     Args:
         limits: static caps on one document.
         introspection: whether introspection is answered and error messages suggest names.
+        compiled: whether selections are compiled; without, graphql-core does everything.
     """
 
-    def __init__(self, limits: Limits, *, introspection: bool) -> None:
+    def __init__(self, limits: Limits, *, introspection: bool, compiled: bool = True) -> None:
+        self.counts = Counts()
+        """Selections compiled, and left to graphql-core."""
+        self._compiled = compiled
         self._schema = SCHEMA._schema  # noqa: SLF001 - Strawberry keeps graphql-core's schema there, and offers no other way
         self._limits = limits
         self._hide = not introspection
-        self._rules = specified_rules if introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
+        self._rules = rules(introspection=introspection)
         self._documents: OrderedDict[str, Document] = OrderedDict()
         self._text = 0
 
@@ -98,15 +111,15 @@ class Engine:
 
     def _checked(self, text: str) -> DocumentNode:
         try:
+            check_text(text, self._limits)
             node = parse(text, max_tokens=self._limits.max_tokens)
-        except GraphQLError as error:
-            if "tokens" in error.message and str(self._limits.max_tokens) in error.message:
-                raise RequestError("OPERATION_TOO_LARGE", error) from error
-            raise RequestError("GRAPHQL_PARSE_FAILED", error) from error
-        try:
             check_document(node, self._limits)
         except LimitExceeded as error:
             raise RequestError("OPERATION_TOO_LARGE", str(error)) from error
+        except GraphQLError as error:
+            if f"more than {self._limits.max_tokens} tokens" in error.message:
+                raise RequestError("OPERATION_TOO_LARGE", error) from error
+            raise RequestError("GRAPHQL_PARSE_FAILED", error) from error
         problems = validate_document(self._schema, node, self._rules)
         if problems:
             raise RequestError("GRAPHQL_VALIDATION_FAILED", *problems)
@@ -115,16 +128,21 @@ class Engine:
     async def execute(
         self, document: Document, operation_name: str | None, variables: Variables | None, context: Context
     ) -> ExecutionResult:
-        """Execute one operation; errors are in the result."""
+        """Execute one operation; errors are in the result, and its data is dicts, lists and msgspec Structs."""
+        executor: type[StrawberryGraphQLCoreExecutionContext] = StrawberryGraphQLCoreExecutionContext
+        options: dict[str, Any] = {}
+        if self._compiled:
+            executor, options = CompiledExecutor, {"plans": document.plans(operation_name), "counts": self.counts}
         result = execute(
             self._schema,
             document.node,
             context_value=context,
             variable_values=variables,
             operation_name=operation_name,
-            executor_class=StrawberryGraphQLCoreExecutionContext,
+            executor_class=executor,
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # bool, where graphql-core wants a guard
             hide_suggestions=self._hide,
+            **options,
         )
         return await result if isawaitable(result) else result
 

@@ -23,6 +23,9 @@ INTROSPECTION_FIELDS = frozenset({"__schema", "__type"})
 # literals recursively, and its parser gives up below 200 such levels.
 LITERAL_DEPTH = 32
 
+# Characters of text for each token allowed: documents have 4 to 20. The parser reads a megabyte in some 100 ms.
+CHARACTERS_PER_TOKEN = 64
+
 # Counts stop here, so that doubled fragments do not grow into integers of thousands of bits.
 CEILING = 10**9
 
@@ -49,6 +52,17 @@ class LimitExceeded(Exception):
         count = f"{found} or more" if found >= CEILING else str(found)
         remedy = f", or have {setting} raised" if setting else ""
         super().__init__(f"The document has {count} {what}; the limit is {allowed}. Shorten or split it{remedy}.")
+
+
+def check_text(text: str, limits: Limits) -> None:
+    """Check a document before it is parsed.
+
+    Raises:
+        LimitExceeded: it is longer than its tokens could be.
+    """
+    allowed = limits.max_tokens * CHARACTERS_PER_TOKEN
+    if len(text) > allowed:
+        raise LimitExceeded("characters", len(text), allowed, "GATEWAY_MAX_TOKENS")
 
 
 class _Key(NamedTuple):

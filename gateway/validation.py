@@ -1,0 +1,100 @@
+"""GraphQL's validation rules, with the one that is not linear replaced.
+
+`execution` validates with `rules`. graphql-core's OverlappingFieldsCanBeMerged compares every pair of
+fields of one name: 280 of them, in a document within all limits, took 470 ms. Where all types are objects, as here,
+comparing each with the first says the same, in time linear in the merged document; so does the specification's
+FieldsInSetCanMerge (section 5.3.2) for parents of one type.
+"""
+
+from typing import Any
+
+from graphql import (
+    ASTValidationRule,
+    FieldNode,
+    GraphQLError,
+    InlineFragmentNode,
+    OperationDefinitionNode,
+    OverlappingFieldsCanBeMergedRule,
+    SelectionSetNode,
+    ValidationContext,
+    ValidationRule,
+    print_ast,
+    specified_rules,
+)
+from graphql.utilities.sort_value_node import sort_value_node
+from graphql.validation import NoSchemaIntrospectionCustomRule
+
+Rule = type[ASTValidationRule]
+
+
+class SameFieldsMerge(ValidationRule):
+    """Fields that share a response name in one place must be the same field with the same arguments."""
+
+    def __init__(self, context: ValidationContext) -> None:
+        super().__init__(context)
+        self._context = context
+
+    def enter_operation_definition(self, node: OperationDefinitionNode, *_: Any) -> None:
+        """Merge the operation level by level, fragments included, and compare what meets."""
+        merged: list[list[SelectionSetNode]] = [[node.selection_set]]
+        seen: set[frozenset[int]] = set()  # fragments may be circular here, and may spread each other twice
+        while merged:
+            sets = merged.pop()
+            key = frozenset(map(id, sets))
+            if key in seen:
+                continue
+            seen.add(key)
+            groups: dict[str, list[FieldNode]] = {}
+            self._collect(sets, groups)
+            for name, fields in groups.items():
+                if reason := _conflict(fields):
+                    self._context.report_error(
+                        GraphQLError(
+                            f"Fields '{name}' conflict because {reason}. Use different aliases on the fields to fetch"
+                            " both if this was intentional.",
+                            [fields[0], fields[-1]],
+                        )
+                    )
+                elif below := [field.selection_set for field in fields if field.selection_set]:
+                    merged.append(below)
+
+    def _collect(self, sets: list[SelectionSetNode], groups: dict[str, list[FieldNode]]) -> None:
+        """Group the fields of selection sets by response name; each fragment counts once."""
+        spread: set[str] = set()
+        while sets:
+            for node in sets.pop().selections:
+                if isinstance(node, FieldNode):
+                    groups.setdefault((node.alias or node.name).value, []).append(node)
+                elif isinstance(node, InlineFragmentNode):
+                    sets.append(node.selection_set)
+                elif node.name.value not in spread:  # type: ignore[attr-defined]
+                    name: str = node.name.value  # type: ignore[attr-defined]
+                    spread.add(name)
+                    fragment = self._context.get_fragment(name)
+                    if fragment:
+                        sets.append(fragment.selection_set)
+
+
+def rules(*, introspection: bool) -> tuple[Rule, ...]:
+    """Return the rules a document must keep."""
+    own = tuple(SameFieldsMerge if rule is OverlappingFieldsCanBeMergedRule else rule for rule in specified_rules)
+    return own if introspection else (*own, NoSchemaIntrospectionCustomRule)
+
+
+def _conflict(fields: list[FieldNode]) -> str:
+    """Return why the fields cannot be one, or nothing."""
+    first = fields[0]
+    arguments = _arguments(first) if len(fields) > 1 else ""
+    for field in fields[1:]:
+        if field.name.value != first.name.value:
+            return f"'{first.name.value}' and '{field.name.value}' are different fields"
+        if _arguments(field) != arguments:
+            return "they have differing arguments"
+    return ""
+
+
+def _arguments(field: FieldNode) -> str:
+    if not field.arguments:
+        return ""
+    values = (f"{argument.name.value}:{print_ast(sort_value_node(argument.value))}" for argument in field.arguments)
+    return ",".join(sorted(values))

@@ -1,0 +1,63 @@
+"""The linear rule for fields that share a response name, held against graphql-core's own."""
+
+from graphql import GraphQLSchema, OverlappingFieldsCanBeMergedRule, parse, validate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.schema import SCHEMA
+from gateway.validation import SameFieldsMerge
+
+CORE: GraphQLSchema = SCHEMA._schema
+
+
+def selection(names: list[str], depth: int) -> st.SearchStrategy[str]:
+    """Draw a selection set on Agent or PhoneNumber: few names, so that many meet."""
+    below = ["phoneNumber", "id"] if "numbers" in names else ["name", "numbers"]
+    leaf = st.sampled_from([name for name in names if name not in {"numbers", "agent"}] + ["x: id", "x: __typename"])
+    options = [leaf]
+    if depth:
+        inner = selection([*below, "agent"] if "numbers" in names else [*below, "id"], depth - 1)
+        opener = (
+            st.sampled_from(["numbers", "numbers(status: ACTIVE)", "numbers(status: INACTIVE)", "y: numbers"])
+            if "numbers" in names
+            else st.sampled_from(["agent", "z: agent"])
+        )
+        options.append(st.tuples(opener, inner).map(lambda pair: f"{pair[0]} {pair[1]}"))
+        fragment = "...A" if "numbers" in names else "...P"
+        options += [st.just(fragment), selection(names, depth - 1).map(lambda text: f"... {text}")]
+    return st.lists(st.one_of(options), min_size=1, max_size=4).map(lambda parts: "{ " + " ".join(parts) + " }")
+
+
+AGENT = ["id", "name", "numbers"]
+NUMBER = ["id", "phoneNumber", "agent"]
+
+
+@settings(max_examples=400, deadline=None)
+@given(selection(AGENT, 3), selection(AGENT, 2), selection(NUMBER, 2))
+def test_says_what_graphql_core_says(root: str, on_agent: str, on_number: str) -> None:
+    used = 'b: agent(id: "b") { ...A } c: phoneNumber(id: "c") { ...P }'
+    text = f'{{ agent(id: "a") {root} {used} }} fragment A on Agent {on_agent} fragment P on PhoneNumber {on_number}'
+    document = parse(text)
+
+    ours = validate(CORE, document, [SameFieldsMerge])
+    theirs = validate(CORE, document, [OverlappingFieldsCanBeMergedRule])
+
+    assert bool(ours) == bool(theirs), (text, [str(error) for error in theirs])
+
+
+def test_names_the_fields_that_conflict() -> None:
+    document = parse('{ a: agent(id: "1") { id } a: agent(id: "2") { id } rateLimit { x: limit x: remaining } }')
+
+    messages = [error.message for error in validate(CORE, document, [SameFieldsMerge])]
+
+    advice = " Use different aliases on the fields to fetch both if this was intentional."
+    assert messages == [
+        f"Fields 'a' conflict because they have differing arguments.{advice}",
+        f"Fields 'x' conflict because 'limit' and 'remaining' are different fields.{advice}",
+    ]
+
+
+def test_unknown_and_circular_fragments_end() -> None:
+    document = parse("{ agents { nodes { ...F ...Gone } } } fragment F on Agent { numbers { agent { ...F ...F id } } }")
+
+    assert validate(CORE, document, [SameFieldsMerge]) == []
