@@ -2,4 +2,5 @@
 
 from gateway.cli import main
 
-main(prog_name="gateway")
+if __name__ == "__main__":  # pragma: no cover - true only in a process of its own, which test_process starts
+    main(prog_name="gateway")

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
 import uvicorn
@@ -27,6 +28,7 @@ from uvicorn.supervisors import Multiprocess
 
 from gateway import observability
 from gateway.app import create_app
+from gateway.connection import Protocol
 from gateway.demo import create_demo
 from gateway.schema import sdl
 from gateway.settings import PREFIX, Settings, SettingsError, describe, load
@@ -37,6 +39,8 @@ DEMO_FIXED = {"upstream_url": "http://127.0.0.1", "upstream_api_key": "", "worke
 """Settings that do not apply to the demo, which is one process with an upstream of its own."""
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where one listens everywhere, one is reached here
+
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -66,12 +70,13 @@ def main() -> None:
 def serve(**options: str | None) -> None:
     """Serve the gateway in front of the REST API."""
     settings = _load(options)
+    app = _app(settings)
     for warning in _warnings(settings):
         click.echo(f"Warning: {warning}", err=True)
     with _listen(settings) as listener, _signals_end_well():
         click.echo(f"GraphQL at {_address(settings, listener)}/graphql", err=True)
         if settings.workers == 1:
-            uvicorn.Server(_config(settings, _app(settings))).run([listener])
+            uvicorn.Server(_config(settings, app)).run([listener])
         else:
             # each worker process reads the environment anew
             os.environ.update({PREFIX + name.upper(): value for name, value in options.items() if value is not None})
@@ -139,12 +144,20 @@ class _DemoServer(uvicorn.Server):
 
 def _app(settings: Settings, **options: Any) -> Starlette:
     observability.configure(settings.log_threshold, settings.log_format)
-    return create_app(settings, **options)
+    with _told():
+        return create_app(settings, **options)
 
 
 def _load(options: dict[str, str | None]) -> Settings:
-    try:
+    with _told():
         return load(os.environ, {name: value for name, value in options.items() if value is not None})
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Tell settings that cannot be used in a sentence and not in a traceback."""
+    try:
+        yield
     except SettingsError as error:
         raise click.ClickException(str(error)) from error
 
@@ -152,6 +165,9 @@ def _load(options: dict[str, str | None]) -> Settings:
 def _warnings(settings: Settings) -> Iterator[str]:
     if settings.upstream_api_key:
         yield "callers without a key use GATEWAY_UPSTREAM_API_KEY; serve this only behind authentication of your own."
+    upstream = urlsplit(settings.upstream_url)
+    if upstream.scheme == "http" and upstream.hostname not in _LOOPBACK:
+        yield "API keys travel unencrypted, since GATEWAY_UPSTREAM_URL is http://; use https:// where you can."
 
 
 @contextlib.contextmanager
@@ -193,6 +209,7 @@ def _config(settings: Settings, app: Starlette | str, **options: Any) -> uvicorn
         access_log=False,
         log_config=None,
         server_header=False,
+        http=Protocol,
         ws="none",
         lifespan="on",
         timeout_graceful_shutdown=math.ceil(settings.deadline) + 1,

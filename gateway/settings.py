@@ -22,12 +22,12 @@ VENDOR_URL = "https://api.omnia-voice.com/api/v1"
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Meta(ge=1024, le=1024**3)]
 Seconds = Annotated[float, Meta(ge=0.001, le=3600)]
+Age = Annotated[float, Meta(ge=0, le=30 * 86400)]
 
 _HOST = re.compile(r"[A-Za-z0-9._:%\-]{1,255}")
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.\-]+)(:[0-9]{1,5})?")
 _KUBERNETES = re.compile(r"GATEWAY_(SERVICE_|PORT_[0-9])")
 _LINKED = "Where Kubernetes put it there, for a Service named gateway, set enableServiceLinks: false in the pod."
-Age = Annotated[float, Meta(ge=0, le=30 * 86400)]
 
 
 class SettingsError(Exception):
@@ -60,9 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(description="secret: Redis or Valkey, for what all replicas share; in memory without it")
     ] = ""
     max_body_bytes: Annotated[Bytes, Meta(description="bytes; a larger request is refused")] = 1024 * 1024
-    request_timeout: Annotated[
-        Seconds, Meta(description="s; a request's head, then its body, must arrive within it")
-    ] = 10.0
+    body_timeout: Annotated[Seconds, Meta(description="s; within which the body of a request must have arrived")] = 10.0
     max_batch: Annotated[
         int, Meta(ge=0, le=100, description="operations in one request, as a JSON array; 0 refuses arrays")
     ] = 0
@@ -74,6 +72,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_aliases: Annotated[Count, Meta(description="aliased fields in one document")] = 30
     max_root_fields: Annotated[Count, Meta(description="fields at the root of one operation")] = 20
     max_directives: Annotated[Count, Meta(description="directives in one document")] = 50
+    trusted_documents: Annotated[
+        str, Meta(description="file: a manifest of documents by id, as graphql-codegen's persistedDocuments writes it")
+    ] = ""
+    trusted_only: Annotated[bool, Meta(description="run the documents of that manifest and no other")] = False
     graphiql: Annotated[bool, Meta(description="serve GraphiQL to browsers at /graphql")] = True
     introspection: Annotated[bool, Meta(description="answer introspection, and suggest names in errors")] = True
     cors_origins: Annotated[
@@ -183,8 +185,10 @@ def _judge(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "upstream_url", f"must be an http:// or https:// address, such as {VENDOR_URL}."
     if not _HOST.fullmatch(values.get("host", "localhost")):
         yield "host", "must be an address or a name to listen on, such as 127.0.0.1, ::1 or 0.0.0.0."
-    if not re.match(r"(rediss?|unix)://[!-~]+$|$", values.get("redis_url", "")):
+    if not _is_redis(values.get("redis_url", "")):
         yield "redis_url", "must be a redis://, rediss:// or unix:// address."
+    if values.get("trusted_only") and not values.get("trusted_documents"):
+        yield "trusted_only", "needs GATEWAY_TRUSTED_DOCUMENTS: without a manifest nothing could be run."
     key = values.get("upstream_api_key", "")
     if not (key.isascii() and key.isprintable() and " " not in key and len(key) <= 256):
         yield "upstream_api_key", "must be at most 256 visible ASCII characters."
@@ -197,6 +201,13 @@ def _judge_url(text: str) -> Iterator[str]:
         raise ValueError
     if "@" in url.netloc or "?" in text or "#" in text:
         yield "must hold no user, password, query or fragment; the key goes into X-API-Key."
+
+
+def _is_redis(text: str) -> bool:
+    try:
+        return not text or bool(re.fullmatch(r"(rediss?|unix)://[!-~]+", text) and urlsplit(text).port != 0)
+    except ValueError:
+        return False
 
 
 def _judge_origins(text: str, key: str) -> Iterator[str]:

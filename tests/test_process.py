@@ -1,0 +1,177 @@
+"""A real `gateway demo` process, called over a real socket as a stranger would."""
+
+import contextlib
+import json
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.test_cli import begun
+
+NESTED = "{ agents(first: 50) { nodes { name numbers { phoneNumber agent { name } } } } }"
+SLOW = "{ agents(first: 1) { totalCount } }"
+
+
+class Process:
+    """A running `gateway`, with what it has printed to stdout."""
+
+    def __init__(self, popen: "subprocess.Popen[str]", address: str, lines: "queue.SimpleQueue[str]") -> None:
+        self.popen = popen
+        self.address = address
+        self._lines = lines
+
+    def rest_calls(self, count: int) -> list[str]:
+        """The REST calls listed since the last time; waits for so many."""
+        calls: list[str] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                line = self._lines.get(timeout=5 if len(calls) < count else 0.05)
+                if line.startswith("  REST  "):
+                    calls.append(line.removeprefix("  REST  "))
+        return calls
+
+    def ask(self, query: str, key: str | None = "demo", **variables: Any) -> dict[str, Any]:
+        headers = {"X-API-Key": key} if key else {}
+        body = {"query": query, "variables": variables}
+        answer: dict[str, Any] = httpx.post(f"{self.address}/graphql", json=body, headers=headers, timeout=20).json()
+        return answer
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.popen.send_signal(number)
+        return self.popen.wait(20)
+
+
+def _pump(popen: "subprocess.Popen[str]", lines: "queue.SimpleQueue[str]") -> None:
+    for line in popen.stdout or ():
+        lines.put(line.rstrip("\n"))
+
+
+@contextlib.contextmanager
+def started(*arguments: str) -> Iterator[Process]:
+    """Start `gateway`; its address is read from what it prints."""
+    command = [sys.executable, "-m", "gateway", *arguments, "--port", "0"]
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as popen:
+        reader = threading.Thread(target=_pump, args=(popen, lines))
+        reader.start()
+        try:
+            found = None
+            while not found:
+                found = re.search(r"http://[^/ ]+", lines.get(timeout=20))
+            yield Process(popen, found[0], lines)
+        finally:
+            popen.kill()
+            reader.join()
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Process]:
+    with started("demo") as process:
+        yield process
+        assert process.stop() == 0
+
+
+def test_agents_with_nested_numbers_cost_two_calls_by_the_demos_own_log(demo: Process) -> None:
+    answer = demo.ask(NESTED)
+
+    assert demo.rest_calls(2) == ["GET /agents?page=1&limit=50 200", "GET /numbers?page=1&limit=100 200"]
+    assert answer["extensions"]["quota"]["spent"] == 2
+    assert sum(len(agent["numbers"]) for agent in answer["data"]["agents"]["nodes"]) == 54
+
+
+def test_adds_changes_and_removes_a_number(demo: Process) -> None:
+    agent = demo.ask("{ agents(first: 1) { nodes { id name } } }")["data"]["agents"]["nodes"][0]
+    demo.rest_calls(1)
+    number = "{ phoneNumber { id friendlyName agent { id } } }"
+
+    added = demo.ask(
+        f"mutation($input: AssignPhoneNumberInput!) {{ assignPhoneNumber(input: $input) {number} }}",
+        input={"phoneNumber": "+493012345", "agentId": agent["id"]},
+    )["data"]["assignPhoneNumber"]["phoneNumber"]
+    changed = demo.ask(
+        f'mutation($id: ID!) {{ updatePhoneNumber(id: $id, input: {{friendlyName: "Hall", agentId: null}}) {number} }}',
+        id=added["id"],
+    )["data"]["updatePhoneNumber"]["phoneNumber"]
+    gone = demo.ask("mutation($id: ID!) { deletePhoneNumber(id: $id) { deletedPhoneNumberId } }", id=added["id"])
+
+    id_ = added["id"]
+    assert added == {"id": id_, "friendlyName": None, "agent": {"id": agent["id"]}}
+    assert changed == {"id": id_, "friendlyName": "Hall", "agent": None}
+    assert gone["data"] == {"deletePhoneNumber": {"deletedPhoneNumberId": id_}}
+    assert demo.rest_calls(3) == ["POST /numbers 201", f"PUT /numbers/{id_} 200", f"DELETE /numbers/{id_} 200"]
+
+
+def test_gives_a_browser_graphiql_and_a_probe_its_answer(demo: Process) -> None:
+    page = httpx.get(f"{demo.address}/graphql", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    health = httpx.get(f"{demo.address}/healthz")
+
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "GraphiQL" in page.text
+    assert "content-security-policy" in page.headers
+    assert (health.status_code, health.text) == (200, "ok")
+    assert "server" not in {*page.headers, *health.headers}
+
+
+def test_answers_introspection_without_a_key_and_everything_else_with_a_code(demo: Process) -> None:
+    schema = demo.ask("{ __schema { queryType { name } } }", key=None)
+    answer = demo.ask(NESTED, key=None)
+
+    assert schema == {"data": {"__schema": {"queryType": {"name": "Query"}}}}
+    assert answer["data"] == {"agents": None}
+    assert [error["extensions"] for error in answer["errors"]] == [{"code": "UNAUTHENTICATED"}]
+    assert demo.rest_calls(0) == []
+
+
+def test_serves_the_rest_api_that_it_stands_on(demo: Process) -> None:
+    answer = httpx.get(f"{demo.address}/demo/api/v1/agents?limit=1", headers={"X-API-Key": "demo"})
+
+    assert (answer.status_code, answer.json()["pagination"]["total"]) == (200, 12)
+    assert demo.rest_calls(1) == ["GET /agents?limit=1 200"]
+
+
+def test_an_upstream_that_is_down_is_told_by_its_code() -> None:
+    with started("serve", "--upstream-url", "http://127.0.0.1:9/api/v1") as gateway:
+        answer = gateway.ask(NESTED)
+
+        assert [(error["path"], error["extensions"]["code"]) for error in answer["errors"]] == [
+            (["agents"], "UPSTREAM_UNAVAILABLE")
+        ]
+        assert "127.0.0.1" not in json.dumps(answer)
+        assert gateway.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_lets_an_operation_end_that_runs_when_it_is_told_to_stop(number: signal.Signals) -> None:
+    with started("demo", "--latency-ms", "300") as slow, begun(slow.address, NESTED) as operation:
+        assert slow.stop(number) == 0
+        assert "errors" not in json.load(operation.getresponse())
+        assert slow.rest_calls(2) == ["GET /agents?page=1&limit=50 200", "GET /numbers?page=1&limit=100 200"]
+
+
+def test_ends_at_a_second_interrupt_whatever_runs() -> None:
+    with started("demo", "--latency-ms", "60000") as slow, begun(slow.address, SLOW):
+        slow.popen.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+
+        assert slow.stop(signal.SIGINT) == 0
+
+
+def test_several_processes_stop_together_and_let_their_operations_end(demo: Process) -> None:
+    rest = f"{demo.address}/demo/api/v1"
+    with started("serve", "--workers", "2", "--upstream-url", rest) as gateway, ThreadPoolExecutor() as pool:
+        answers = [pool.submit(gateway.ask, SLOW) for _ in range(8)]
+
+        assert [answer.result()["data"] for answer in answers] == [{"agents": {"totalCount": 12}}] * 8
+        assert gateway.stop() == 0
+        with pytest.raises(httpx.ConnectError):
+            gateway.ask(SLOW)
