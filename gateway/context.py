@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import strawberry
 from graphql import FieldNode, FragmentDefinitionNode, InlineFragmentNode, SelectionSetNode, VariableNode
@@ -22,8 +22,10 @@ class Context:
         self.loaders = Loaders(session)
         self._selected: dict[tuple[int, ...], frozenset[str]] = {}
 
-    def selected(self, info: "Info") -> frozenset[str]:
+    def selected(self, info: "Info | Look") -> frozenset[str]:
         """Return the names of the fields selected below this one, through fragments, as @skip and @include say."""
+        if isinstance(info, Look):
+            return info.names
         raw: Any = info._raw_info  # noqa: SLF001 - Strawberry's own `selected_fields` converts the whole tree at each call
         nodes: list[FieldNode] = raw.field_nodes
         key = tuple(map(id, nodes))  # nodes live as long as the operation, and so does this memo
@@ -40,7 +42,15 @@ class Context:
 Info = strawberry.Info[Context, None]
 
 
-def only(info: Info, names: Collection[str]) -> bool:
+class Look(NamedTuple):
+    """What compiled execution gives a resolver, or a batch of them, for Strawberry's `Info`."""
+
+    context: Context
+    names: frozenset[str]
+    """What `Context.selected` returns for it."""
+
+
+def only(info: Info | Look, names: Collection[str]) -> bool:
     """Tell whether the field was asked for nothing but some of these names (and `__typename`)."""
     return all(name in names or name == "__typename" for name in info.context.selected(info))
 

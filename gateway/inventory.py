@@ -15,15 +15,30 @@ from gateway.upstream.client import Session
 from gateway.upstream.models import Listing, Row
 
 
+class Odds:
+    """What an operation's sweeps have saved so far, less what they have lost.
+
+    A page read on a guess may cost one call more than it saves. It is read only while nothing is lost, so that no
+    operation ever spends more than one call above one for each key.
+    """
+
+    balance = 0
+
+
 class Inventory(Generic[Row]):
     """One kind of object as this operation has seen it: rows by id, and whether they are all."""
 
-    def __init__(self, name: str, session: Session, page: Callable[[PageRequest], Awaitable[Listing[Row]]]) -> None:
+    def __init__(
+        self, name: str, session: Session, odds: Odds, page: Callable[[PageRequest], Awaitable[Listing[Row]]]
+    ) -> None:
         self.rows: dict[str, Row] = {}
         self.complete = False
-        """Whether every row was seen: as many unique ids as the total that each page told."""
+        """Whether every row was listed: as many unique ids as the total that each page told."""
+        self.order: list[str] = []
+        """The ids in the list's own order, where it is complete."""
         self._name = name
         self._session = session
+        self._odds = odds
         self._page: Callable[[PageRequest], Awaitable[Listing[Row]]] = page
 
     @property
@@ -38,33 +53,39 @@ class Inventory(Generic[Row]):
 
     def see_page(self, listing: Listing[Row]) -> None:
         """Take in a page of the whole, unfiltered list: it may hold every row."""
-        if listing.pagination:
-            self.complete = self.complete or len({row.id for row in listing.rows}) == listing.pagination.total
+        ids = dict.fromkeys(row.id for row in listing.rows)
+        if not self.complete and listing.pagination and listing.pagination.total == len(ids):
+            self.complete, self.order = True, list(ids)
 
-    async def sweep(self, keys: int, missing: Callable[[], int]) -> int:
+    async def sweep(self, keys: int, missing: Callable[[], int], worth: Callable[[], bool] = lambda: True) -> int:
         """Read pages while that is cheaper than one call for each missing key; return how many were read.
 
-        A page that cannot be read ends the sweep: single calls may still succeed.
+        A page that cannot be read ends the sweep: single calls may still succeed. So does `worth`, once it says
+        that this list will not tell what is wanted.
 
         Raises:
             errors.UpstreamError: no single call would succeed either.
         """
-        read, ids, totals = 0, set[str](), set[int]()
-        while more := pages_to_read(keys, missing(), self.size, read):
-            if more > self._session.affordable:
+        read, ids, totals = 0, dict[str, None](), set[int]()
+        while worth() and not self.complete and (more := pages_to_read(keys, missing(), self.size, read)):
+            guess = not (read or (self.size and self.size.sure))
+            if more > self._session.affordable or (guess and self._odds.balance < 0):
                 break
             limit = self.size.limit if self.size else MAX_LIMIT
             requests = [PageRequest(page, limit) for page in range(read + 1, read + more + 1)]
+            self._odds.balance -= guess
             answers = await asyncio.gather(*map(self._page, requests), return_exceptions=True)
+            self._odds.balance += guess
             read += more
             pages = [answer for answer in answers if isinstance(answer, Listing)]
             if len(pages) < len(answers):
                 _raise_hopeless(answers)
                 break
             for page in pages:
-                ids.update(row.id for row in page.rows)
+                ids.update(dict.fromkeys(row.id for row in page.rows))
                 totals.add(page.pagination.total if page.pagination else -1)
-            self.complete = totals == {len(ids)}
+            self.complete, self.order = totals == {len(ids)}, list(ids)
+        self._odds.balance += max(-1, keys - read - (missing() if worth() else keys))
         return read
 
 

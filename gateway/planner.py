@@ -13,15 +13,18 @@ MAX_LIMIT = 100
 
 
 class Size(NamedTuple):
-    """What is known of a list: rows in all, and rows on a page."""
+    """What is known of a list: rows in all, rows on a page at the most, and whether that was seen or is assumed."""
 
     total: int
     limit: int
+    sure: bool = True
 
     @classmethod
     def told(cls, request: "PageRequest", total: int, limit: int) -> "Size":
         """Return what a page of the list tells: a smaller limit than was asked for is the upstream's own."""
-        return cls(total, limit if 0 < limit < request.limit else MAX_LIMIT)
+        if 0 < limit < request.limit:
+            return cls(total, limit)
+        return cls(total, MAX_LIMIT, sure=request.limit == MAX_LIMIT)
 
     @property
     def pages(self) -> int:
@@ -58,7 +61,9 @@ def pages_to_read(keys: int, missing: int, size: Size | None, read: int) -> int:
     if size is None:
         return 1 if missing > 2 and not read else 0
     left = size.pages - read
-    return left if 0 < left < missing and read + left <= keys else 0
+    if not 0 < left < missing or read + left > keys:
+        return 0
+    return left if read or size.sure else 1  # the upstream's own limit may turn out to be smaller
 
 
 def window(start: int, count: int, limit: int = MAX_LIMIT, least: int = 1) -> list[PageRequest]:

@@ -21,10 +21,16 @@ Fetch = Callable[[PageRequest], Awaitable[Listing[Row]]]
 
 
 class Edge(msgspec.Struct, Generic[Row]):
-    """A row and its cursor."""
+    """A row and its place: an offset in the list that `scope` names."""
 
     node: Row
-    cursor: str
+    offset: int
+    scope: str
+
+    @property
+    def cursor(self) -> str:
+        """The place as callers see it."""
+        return _cursor(self.offset, self.scope)
 
 
 class PageInfo(msgspec.Struct):
@@ -47,19 +53,20 @@ class Connection(msgspec.Struct, Generic[Row]):
     @property
     def edges(self) -> list[Edge[Row]]:
         """The rows with their cursors."""
-        return [Edge(node, self._cursor(at)) for at, node in enumerate(self.nodes, self.start)]
+        return [Edge(node, offset, self.scope) for offset, node in enumerate(self.nodes, self.start)]
 
     @property
     def page_info(self) -> PageInfo:
         """Where this window lies."""
         stop = self.start + len(self.nodes)
-        ends = (self._cursor(self.start), self._cursor(stop - 1)) if self.nodes else (None, None)
+        ends = (_cursor(self.start, self.scope), _cursor(stop - 1, self.scope)) if self.nodes else (None, None)
         # an empty page has no cursor to go on from, whatever the total promises
         more = bool(self.nodes) and stop < self.total_count
         return PageInfo(more, min(self.start, self.total_count) > 0, *ends)
 
-    def _cursor(self, offset: int) -> str:
-        return base64.urlsafe_b64encode(f"{offset}:{self.scope}".encode()).decode().rstrip("=")
+
+def _cursor(offset: int, scope: str) -> str:
+    return base64.urlsafe_b64encode(f"{offset}:{scope}".encode()).decode().rstrip("=")
 
 
 async def connect(
@@ -85,8 +92,8 @@ async def connect(
     least, limit, at = 1, MAX_LIMIT, start
     while True:
         requests = window(at, start + first - at, limit, least)
-        if total is None or total <= requests[0].stop:
-            del requests[1:]  # whether there is more to fetch, the first page tells
+        # whether there is more to fetch, the first page tells
+        requests[1:] = [request for request in requests[1:] if total is not None and request.start < total]
         before = len(rows), least
         for request, page in zip(requests, await asyncio.gather(*map(fetch, requests)), strict=True):
             told = page.pagination

@@ -1,20 +1,23 @@
 """The object types of the GraphQL schema, read straight from the upstream's Structs.
 
 `queries` and `mutations` return `models` (or connections of them); a plain field is an attribute of
-the Struct, and the two that reach across are one loader call each. Descriptions are for frontend
+the Struct, and the two that reach across are one loader call each, for one
+object or, where execution is compiled, for all at once. Descriptions are for frontend
 developers and say what a field costs in REST calls.
 """
 
-from typing import Annotated, Any, NewType
+from collections.abc import Sequence
+from typing import Annotated, Any, NewType, TypeVar
 
 import strawberry
 from strawberry import UNSET, Parent
 
-from gateway.context import Info, only
+from gateway.context import Info, Look, only
 from gateway.upstream import models
 from gateway.upstream.errors import InvalidInput
 
 DateTime = NewType("DateTime", str)
+T = TypeVar("T")
 
 SCALARS: dict[object, Any] = {
     DateTime: strawberry.scalar(
@@ -85,6 +88,17 @@ async def _agent_of(root: Parent[models.PhoneNumber], info: Info) -> models.Agen
     return loaders.ref(root.agent_id) if only(info, {"id"}) else await loaders.agent.load(root.agent_id)
 
 
+async def _agents_of(
+    look: Look, numbers: Sequence[models.PhoneNumber]
+) -> Sequence[models.Agent | models.AgentRef | Exception | None]:
+    """Do `_agent_of` for many numbers; what fails is an exception in its place."""
+    ids = dict.fromkeys(number.agent_id for number in numbers if isinstance(number.agent_id, str))
+    loaders = look.context.loaders
+    agents = map(loaders.ref, ids) if only(look, {"id"}) else await loaders.agent.load_batch(list(ids))
+    found = dict(zip(ids, agents, strict=True))
+    return [found.get(number.agent_id) for number in numbers]  # type: ignore[arg-type]  # None and UNSET are not in it
+
+
 async def _numbers_of(
     root: Parent[models.Agent],
     info: Info,
@@ -95,8 +109,23 @@ async def _numbers_of(
 ) -> list[models.PhoneNumber] | None:
     """Load an agent's numbers, and pick those in a state."""
     known(status)
-    numbers = await info.context.loaders.agent_numbers.load(root.id)
-    return numbers if not status or numbers is None else [number for number in numbers if number.status is status]
+    return _in_state(await info.context.loaders.agent_numbers.load(root.id), status)
+
+
+async def _numbers_of_all(
+    look: Look, agents: Sequence[models.Agent | models.AgentRef], status: models.PhoneNumberStatus | None = None
+) -> Sequence[list[models.PhoneNumber] | Exception | None]:
+    """Do `_numbers_of` for many agents; what fails is an exception in its place."""
+    known(status)
+    found = await look.context.loaders.agent_numbers.load_batch([agent.id for agent in agents])
+    return [_in_state(numbers, status) for numbers in found] if status else found
+
+
+def _in_state(numbers: T, status: models.PhoneNumberStatus | None) -> T | list[models.PhoneNumber]:
+    """Pick the numbers in a state; without one, or where there are no numbers, return what came."""
+    if not status or not isinstance(numbers, list):
+        return numbers
+    return [number for number in numbers if number.status is status]
 
 
 @strawberry.type(description="A phone number of your workspace.")
@@ -111,6 +140,7 @@ class PhoneNumber:
 
     agent = strawberry.field(
         resolver=_agent_of,
+        metadata={"batch": _agents_of},
         graphql_type=Annotated["Agent", strawberry.lazy("gateway.schema.types")] | None,
         description="The assigned agent; null where unassigned. Selecting only `id` costs no REST call; more costs at"
         " most one for each distinct agent, and none for agents already listed in the same operation.",
@@ -132,6 +162,7 @@ class Agent:
 
     numbers = strawberry.field(
         resolver=_numbers_of,
+        metadata={"batch": _numbers_of_all},
         graphql_type=list[PhoneNumber] | None,
         description="The numbers assigned to this agent; all of them. For many agents at once the gateway reads the"
         " workspace's list of numbers, 100 a call, where that costs less than one call for each agent.",

@@ -17,7 +17,9 @@ from gateway.upstream.models import Agent, Listing, Pagination, PhoneNumber
 from gateway.upstream.reads import Read
 
 STRUCT_COST = 3
-"""Bytes of memory for a byte of body, decoded and indexed; measured 2.6 with pages of 100 numbers."""
+"""Bytes of memory for a byte of body, decoded and indexed; measured 2.9 to 3.1 with pages of 100 numbers."""
+ENTRY_COST = 1000
+"""Bytes of memory for an answer without a row in it; measured 600 to 1,000."""
 
 
 class Held(NamedTuple):
@@ -93,7 +95,7 @@ class Memory:
 
     def hold(self, read: Read, listing: Listing[Any], at: float, size: int) -> None:
         """Remember an answer of `size` bytes that was read at `at`."""
-        entry = _Entry(read, listing, at, size * STRUCT_COST, self._forget)
+        entry = _Entry(read, listing, at, ENTRY_COST + size * STRUCT_COST, self._forget)
         if read.page:
             if before := self._pages.get(_list_of(read), {}).get(read):
                 self._budget.drop(before)
@@ -137,51 +139,54 @@ class Memory:
             self._budget.touch(entry)
             return Held(entry.listing, entry.at)
         at, owners = self._owners = self._owners or self._whole()
-        if at < since:
-            return None
-        if agent_id in owners:
-            return Held(Listing(owners[agent_id]), at)
-        agent = self._object(self._agents.get(agent_id), since)  # it has none, where it is there at all
-        return agent and Held(Listing([]), min(at, agent.at))
+        agent = self._object(self._agents.get(agent_id), since)  # a number may name one that is gone
+        return Held(Listing(owners.get(agent_id, [])), min(at, agent.at)) if agent and at >= since else None
 
     def _whole(self) -> tuple[float, dict[str, list[PhoneNumber]]]:
-        """Group the whole list of numbers by agent; age minus infinity where it is not whole."""
-        pages = self._pages.get(Read("numbers"), {}).values()
-        numbers = {row.id: row for entry in pages for row in entry.listing.rows}
-        totals = {entry.listing.pagination.total for entry in pages if entry.listing.pagination}
-        told = not numbers or any(number.agent_id is not UNSET for number in numbers.values())
-        if totals != {len(numbers)} or not told:
-            return float("-inf"), {}
+        """Group the whole list of numbers by agent, in its order; age minus infinity where it is not whole."""
+        pages = self._agreeing(self._pages.get(Read("numbers"), {}).values())
+        numbers: dict[str, tuple[int, PhoneNumber]] = {}
+        read_at = float("-inf")
+        for entry, told in pages:
+            for place, row in enumerate(entry.listing.rows, (told.page - 1) * told.limit):
+                numbers.setdefault(row.id, (place, row))
+            if len(numbers) == told.total:
+                read_at = entry.at
+                break
         owners: dict[str, list[PhoneNumber]] = {}
-        for number in numbers.values():
+        for _, number in sorted(numbers.values(), key=lambda placed: placed[0]):
             if isinstance(number.agent_id, str):
                 owners.setdefault(number.agent_id, []).append(number)
-        return min(entry.at for entry in pages), owners
+        told_whose = not numbers or any(number.agent_id is not UNSET for _, number in numbers.values())
+        return read_at if told_whose else float("-inf"), owners
+
+    @staticmethod
+    def _agreeing(entries: Iterable[_Entry]) -> list[tuple[_Entry, Pagination]]:
+        """Return the pages that agree with the newest one on the total, newest first."""
+        pages = [(entry, told) for entry in entries if (told := entry.listing.pagination)]
+        pages.sort(key=lambda page: -page[0].at)
+        return [page for page in pages if page[1].total == pages[0][1].total]
 
     def _window(self, read: Read, since: float) -> Held | None:
         """Put a page together from pages of any size that were read lately and agree on the total."""
         page = read.page
         assert page  # noqa: S101 - a list is read page by page
-        entries = [entry for entry in self._pages.get(_list_of(read), {}).values() if entry.at >= since]
-        if not entries:
-            return None
-        newest = max(entries, key=lambda entry: entry.at).listing.pagination
-        if newest is None:
+        pages = self._agreeing(e for e in self._pages.get(_list_of(read), {}).values() if e.at >= since)
+        if not pages:
             return None
         rows: dict[int, tuple[Any, _Entry]] = {}
-        for entry in sorted(entries, key=lambda entry: entry.at):
-            told = entry.listing.pagination
-            if told and told.total == newest.total:
-                offset = (told.page - 1) * told.limit
-                rows.update((at, (row, entry)) for at, row in enumerate(entry.listing.rows[: told.limit], offset))
-        wanted = range(page.start, min(page.stop, newest.total))
-        if not all(at in rows for at in wanted):
+        for entry, told in reversed(pages):
+            offset = (told.page - 1) * told.limit
+            rows.update((at, (row, entry)) for at, row in enumerate(entry.listing.rows[: told.limit], offset))
+        total = pages[0][1].total
+        wanted = range(page.start, min(page.stop, total))
+        found = [rows[at] for at in wanted if at in rows]
+        if len({row.id for row, _ in found}) < len(wanted):  # not all there, or moved from one page to another
             return None
-        used = {id(rows[at][1]): rows[at][1] for at in wanted}
-        for entry in used.values():
+        for _, entry in found:
             self._budget.touch(entry)
-        at = min((entry.at for entry in used.values()), default=max(entry.at for entry in entries))
-        return Held(Listing([rows[i][0] for i in wanted], Pagination(page.page, page.limit, newest.total)), at)
+        at = min((entry.at for _, entry in found), default=pages[0][0].at)
+        return Held(Listing([row for row, _ in found], Pagination(page.page, page.limit, total)), at)
 
     def _forget(self, entry: _Entry) -> None:
         """Take an entry out of every index that still leads to it."""

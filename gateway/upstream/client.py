@@ -121,23 +121,18 @@ class Session:
         """Unix seconds by the gateway's clock."""
         return self._client.clock()
 
-    async def agent(self, id_: str) -> models.Listing[models.Agent]:
-        """GET /agents/{id}, as a list of one."""
-        return await self._read(Read("agent", id_))
+    async def single(self, read: Read, failed: Exception | None = None) -> models.Listing[Any]:
+        """GET /agents/{id}, /numbers/{id} (each as a list of one) or /agents/{id}/numbers (all of them).
+
+        With `failed`, which stopped other calls, only what is remembered answers in place of it.
+        """
+        return await self._read(read) if failed is None else self._outdated(read, failed)
 
     async def agents(
         self, page: PageRequest, status: models.AgentStatus | None = None, search: str | None = None
     ) -> models.Listing[models.Agent]:
         """GET /agents, one page."""
         return await self._read(Read("agents", page=page, status=status and status.value, search=search))
-
-    async def agent_numbers(self, id_: str) -> models.Listing[models.PhoneNumber]:
-        """GET /agents/{id}/numbers: all of them."""
-        return await self._read(Read("agent_numbers", id_))
-
-    async def number(self, id_: str) -> models.Listing[models.PhoneNumber]:
-        """GET /numbers/{id}, as a list of one."""
-        return await self._read(Read("number", id_))
 
     async def numbers(
         self, page: PageRequest, status: models.PhoneNumberStatus | None = None
@@ -151,12 +146,12 @@ class Session:
 
     async def update_number(self, id_: str, body: models.Body) -> models.Listing[models.PhoneNumber]:
         """PUT /numbers/{id}, or PATCH once the upstream has said that there is no PUT."""
-        client = self._client
+        client, method = self._client, self._client.update_method
         try:
-            return await self._write(client.update_method, id_, body)
+            return await self._write(method, id_, body)
         except errors.Rejected as error:
             # the vendor's page says PUT, its newer documents PATCH: the upstream's own word settles it
-            if client.update_method == "PATCH" or error.answer is None or error.answer.status != 405:
+            if method == "PATCH" or error.answer is None or error.answer.status != 405:
                 raise
         client.update_method = "PATCH"
         return await self._write("PATCH", id_, body)
@@ -181,13 +176,18 @@ class Session:
             return known
         try:
             return await self._fetch(read, target)
-        except (errors.Failed, errors.RateLimited, errors.QuotaSpent):
-            stale = self.tenant.memory.recall(read, self.now - self._max_stale) if self._max_stale else None
-            if stale is None:
-                raise
-            self.bill.saved.cached += 1
-            self.stale_age = max(self.stale_age or 0.0, self.now - stale.at)
-            return stale.listing
+        except (errors.Failed, errors.RateLimited, errors.QuotaSpent) as error:
+            return self._outdated(read, error)
+
+    def _outdated(self, read: Read, error: Exception) -> models.Listing[Any]:
+        """Answer from memory because the upstream did not, and note the answer's age; or raise the error."""
+        may = self._max_stale and isinstance(error, errors.Failed | errors.RateLimited | errors.QuotaSpent)
+        stale = self.tenant.memory.recall(read, self.now - self._max_stale) if may else None
+        if stale is None:
+            raise error
+        self.bill.saved.cached += 1
+        self.stale_age = max(self.stale_age or 0.0, self.now - stale.at)
+        return stale.listing
 
     async def _fetch(self, read: Read, target: str) -> models.Listing[Any]:
         flights = self.tenant.flights

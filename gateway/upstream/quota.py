@@ -13,6 +13,9 @@ from typing import NamedTuple
 WINDOW = 3600
 """Seconds of the upstream's quota window (vendor's page)."""
 
+MOST = 2**31 - 1
+"""GraphQL's largest Int (specification, section 3.5.1)."""
+
 
 class QuotaState(NamedTuple):
     """One key's quota: calls per hour, calls left, and the moment it is full again (unix seconds, ours)."""
@@ -81,17 +84,19 @@ def _read(headers: Mapping[str, str], now: float) -> QuotaState | None:
     except (KeyError, ValueError):
         return None
     wait = reset - _upstream_now(headers, now)
-    return QuotaState(limit, max(0, remaining), now + min(max(wait, 1.0), WINDOW))
+    # whatever is told, NaN too, ends within a window and fits GraphQL's Int
+    seconds = min(wait, WINDOW) if wait > 1 else 1
+    return QuotaState(min(max(limit, 0), MOST), min(max(remaining, 0), MOST), now + seconds)
 
 
 def _upstream_now(headers: Mapping[str, str], now: float) -> float:
     """Return the upstream's own clock where it tells it, because the reset is given in its time."""
     try:
         return parsedate_to_datetime(headers["Date"]).timestamp()
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         return now
 
 
 def _retry_after(headers: Mapping[str, str]) -> int:
     value = headers.get("Retry-After", "")
-    return min(max(int(value), 1), WINDOW) if value.isascii() and value.isdigit() else 60
+    return min(max(int(value[:9]), 1), WINDOW) if value.isascii() and value.isdigit() else 60

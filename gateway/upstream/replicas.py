@@ -29,6 +29,9 @@ PAUSE = 5.0
 IDENTITY_LASTS = 30 * 24 * 3600
 """Seconds for which the secret that names tenants outlives the last replica."""
 
+DOCUMENT_LASTS = 7 * 24 * 3600
+"""Seconds for which a persisted document is kept; a client that needs it later sends it once more."""
+
 log = structlog.get_logger("gateway")
 
 
@@ -113,6 +116,20 @@ class Replicas:
         """Tell the others of a write; where Redis does not take it now, it is told as soon as it does."""
         tenant.log.unsent.append(event)
         await self._guarded(lambda: self._flush(tenant))
+
+    async def document(self, hash_: str) -> str | None:
+        """Return the text of a persisted document that a replica was sent, or None."""
+        found: list[Any] = []
+
+        async def read() -> None:
+            found.append(await self._redis.get(f"omnia:document:{hash_}"))
+
+        await self._guarded(read)
+        return found[0].decode() if found and found[0] else None
+
+    async def keep_document(self, hash_: str, text: str) -> None:
+        """Keep a persisted document for the other replicas."""
+        await self._guarded(lambda: self._redis.set(f"omnia:document:{hash_}", text, ex=DOCUMENT_LASTS))
 
     async def _guarded(self, command: Callable[[], Any]) -> None:
         """Run a command where Redis is well; else go on without."""

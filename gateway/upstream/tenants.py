@@ -71,6 +71,8 @@ class Tenant:
         self.memory = Memory(budget)
         self.log = ReplicaLog()
         self.quota = Quota()
+        self.told: bool | None = None
+        """Whether numbers that were listed lately said whose they are."""
         self._sizes: dict[str, tuple[Size, float]] = {}
 
     def forget(self, number_id: str | None, agents: Sequence[str | None]) -> None:
@@ -84,7 +86,10 @@ class Tenant:
         return size if 0 <= now - seen < SIZES_LAST else None
 
     def learn(self, listing: str, size: Size, now: float) -> None:
-        """Remember the size of a whole list."""
+        """Remember the size of a whole list; a limit once seen outlasts one that is only assumed."""
+        known = self.size(listing, now)
+        if known and not size.sure:
+            size = known._replace(total=size.total)
         self._sizes[listing] = size, now
 
 
