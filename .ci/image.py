@@ -61,11 +61,11 @@ def build(root: Path, instructions: list[tuple[str, str]]) -> tuple[dict[str, st
                 environ[name] = given.replace("$PATH", environ["PATH"])
         elif instruction == "COPY":
             copy(moved.split(), here)
-        elif instruction != "RUN":
-            config[instruction] = value
-        elif "apt-get" not in value:
+        elif instruction == "RUN":
             print(f"RUN {value}", flush=True)
             subprocess.run(["/bin/sh", "-ec", moved], cwd=here, env=environ, check=True)
+        else:
+            config[instruction] = value
     return environ, config
 
 

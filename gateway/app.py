@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -24,6 +24,7 @@ from gateway.endpoint import Endpoint
 from gateway.errors import INTERNAL, request_error
 from gateway.execution import Engine
 from gateway.limits import Limits
+from gateway.observability import Metrics
 from gateway.response import Door, guard, guards
 from gateway.settings import Settings
 from gateway.upstream.client import Client
@@ -64,11 +65,21 @@ def create_app(
         yield
         await client.aclose()
 
-    engine = Engine(limits, introspection=settings.introspection)
+    engine = Engine(limits, introspection=settings.introspection, compiled=settings.compiled)
     trusted = read_manifest(settings.trusted_documents) if settings.trusted_documents else {}
     documents = Documents(engine, trusted=trusted, only=settings.trusted_only, shared=client.replicas)
-    graphql = _shared(Endpoint(settings, engine, documents, client, page if settings.graphiql else None), settings)
-    own: list[BaseRoute] = [Route("/healthz", _healthz)]
+    metrics = Metrics()
+    metrics.watch("gateway_selections_compiled", "Selections run compiled.", lambda: engine.counts.compiled)
+    metrics.watch("gateway_selections_stock", "Selections left to graphql-core.", lambda: engine.counts.fallen_back)
+    replicas = client.replicas
+    metrics.watch("gateway_redis_failures", "Redis commands failed.", lambda: replicas.failures if replicas else 0)
+    endpoint = Endpoint(settings, engine, documents, client, metrics, page if settings.graphiql else None)
+    graphql = _shared(endpoint, settings)
+
+    async def show_metrics(_: Request) -> Response:
+        return Response(metrics.text(), media_type="text/plain; version=1.0.0; charset=utf-8")
+
+    own: list[BaseRoute] = [Route("/healthz", _healthz), Route("/metrics", show_metrics)]
     if settings.graphiql and directory:
         own.append(Mount("/graphiql", graphiql.assets(directory)))
     app = Starlette(

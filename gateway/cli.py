@@ -1,4 +1,4 @@
-"""The `gateway` command: serve, demo, schema.
+"""The `gateway` command: serve, demo, schema, check.
 
 Every setting is an option of `serve` and, where it means something there, of `demo`; its help names the
 variable and the default. A first SIGTERM or Ctrl+C ends a server cleanly: it takes no new connections, lets
@@ -28,7 +28,9 @@ from uvicorn.supervisors import Multiprocess
 
 from gateway import observability
 from gateway.app import create_app
+from gateway.check import check as check_files
 from gateway.connection import Protocol
+from gateway.cost import Sizes
 from gateway.demo import create_demo
 from gateway.schema import sdl
 from gateway.settings import PREFIX, Settings, SettingsError, describe, load
@@ -124,6 +126,25 @@ def schema(checked: Path | None) -> None:
         click.echo("".join(lines), nl=False)
         raise click.ClickException(f"{checked} is not this version's schema; write it with: gateway schema > {checked}")
     click.echo(f"{checked} is this version's schema.")
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--agents", type=click.IntRange(0, 100_000), default=100, show_default=True, help="Of the workspace.")
+@click.option("--numbers", type=click.IntRange(0, 100_000), default=200, show_default=True, help="Of the workspace.")
+@click.option("--max-rest-calls", metavar="VALUE", help="Budget of one operation.  [default: GATEWAY_MAX_REST_CALLS]")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def check(files: tuple[Path, ...], agents: int, numbers: int, max_rest_calls: str | None, *, as_json: bool) -> None:
+    """Tell what the operations of FILES cost in REST calls; fail where one is invalid or may exceed the budget.
+
+    The worst case knows nothing; typically the sizes of the lists are known. Fragments may stand in any of the files.
+    """
+    settings = _load({"max_rest_calls": max_rest_calls})
+    texts = {str(file): file.read_text("utf-8", errors="replace") for file in files}
+    report = check_files(texts, Sizes(agents, numbers), settings)
+    click.echo(report.json if as_json else report.text)
+    if not report.ok:
+        raise SystemExit(1)
 
 
 def from_environment() -> Starlette:

@@ -220,8 +220,9 @@ def _child(
     fetch = _fetch(executor, field, definition, details[0], selection.names)
 
     async def fetched(executor: Executor[Any], objects: Objects) -> Iterable[object]:
-        column: Any = answer(executor, await fetch(executor, objects))
-        return await column() if selection.waits else column
+        begun: Any = answer(executor, await fetch(executor, objects))
+        column: Iterable[object] = await begun() if selection.waits else begun
+        return column
 
     return Column(lambda executor, objects: partial(fetched, executor, objects), waits=True)
 

@@ -58,11 +58,18 @@ class Endpoint:
         engine: executes documents.
         documents: finds and prepares what a request means.
         client: the REST API.
+        metrics: counts.
         graphiql: answers a browser; None where GraphiQL is switched off.
     """
 
     def __init__(
-        self, settings: Settings, engine: Engine, documents: Documents, client: Client, graphiql: ASGIApp | None
+        self,
+        settings: Settings,
+        engine: Engine,
+        documents: Documents,
+        client: Client,
+        metrics: observability.Metrics,
+        graphiql: ASGIApp | None,
     ) -> None:
         self._fallback_key = settings.upstream_api_key
         self._reader = Reader(
@@ -71,6 +78,7 @@ class Endpoint:
         self._engine = engine
         self._documents = documents
         self._client = client
+        self._metrics = metrics
         self._graphiql = graphiql
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,7 +92,7 @@ class Endpoint:
             await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", METHODS.encode())]})
             await send({"type": "http.response.body"})
         else:
-            exchange = _Exchange(method, fields, media_type)
+            exchange = _Exchange(method, fields, media_type, self._metrics)
             try:
                 await self._handle(exchange, scope, receive)
             except Disconnected:
@@ -156,8 +164,9 @@ def _check_method(exchange: "_Exchange", node: OperationDefinitionNode) -> None:
 class _Exchange:
     """One request, and its answer while it comes together."""
 
-    def __init__(self, method: str, fields: Fields, media_type: str | None) -> None:
+    def __init__(self, method: str, fields: Fields, media_type: str | None, metrics: observability.Metrics) -> None:
         self.started = time.perf_counter()
+        self._metrics = metrics
         self.method = method
         self.fields = fields
         self.media_type = media_type
@@ -239,18 +248,19 @@ class _Exchange:
 
     def log(self, status: int) -> None:
         """Leave the request's one line."""
-        codes = {error["extensions"]["code"] for body in self._bodies for error in body.get("errors", ())}
-        session = self.session
+        codes = [error["extensions"]["code"] for body in self._bodies for error in body.get("errors", ())]
+        session, seconds = self.session, time.perf_counter() - self.started
+        self._metrics.count(self.described.get("type", "none"), status, seconds, codes, session and session.bill)
         observability.operation_done(
             {
                 "request_id": self.request_id,
-                "tenant": session.tenant.name[:12] if session else None,
+                "tenant": session.tenant.name[:12] if session and session.has_key else None,
                 "method": self.method,
                 **self.described,
                 "status": status,
-                "codes": sorted(codes),
+                "codes": sorted(set(codes)),
                 "spent": session.bill.spent if session else 0,
-                "ms": round((time.perf_counter() - self.started) * 1000, 1),
+                "ms": round(seconds * 1000, 1),
             }
         )
 

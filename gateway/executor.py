@@ -103,8 +103,7 @@ class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
         slow = partial(
             super().complete_object_value, return_type, field_details_list, info, path, result, position_context
         )
-        selection = self._find_below(return_type, field_details_list)
-        return self._try(selection, [result], itemgetter(0), slow)
+        return self._complete(return_type, field_details_list, [result], itemgetter(0), slow)
 
     def complete_list_value(
         self,
@@ -119,16 +118,18 @@ class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
         slow = partial(
             super().complete_list_value, return_type, field_details_list, info, path, result, position_context
         )
-        selection = self._find_below(get_nullable_type(return_type.of_type), field_details_list)
-        return self._try(selection, result, _rows, slow) if type(result) is list else slow()
+        item = get_nullable_type(return_type.of_type)
+        return self._complete(item, field_details_list, result, _rows, slow) if type(result) is list else slow()
 
-    def _find_below(self, type_: GraphQLOutputType, details: list[FieldDetails]) -> Selection | None:
-        """Return the selection on a type of object that fields of one response key make."""
-        if not isinstance(type_, GraphQLObjectType) or type_.name.startswith("__"):
-            return None
+    def _complete(
+        self, type_: GraphQLOutputType, details: list[FieldDetails], objects: list[object], answer: Answer, slow: Slow
+    ) -> Any:
+        """Answer objects of one type with what the fields of one response key select on it."""
+        if not isinstance(type_, GraphQLObjectType) or type_.name.startswith("__"):  # nothing to cover
+            return slow()
         # nodes live as long as their document, and so do the selections
         key = (type_.name, *(id(detail.node) for detail in details))
-        return self._find(key, partial(compile_selection, self, type_, details))
+        return self._try(self._find(key, partial(compile_selection, self, type_, details)), objects, answer, slow)
 
     def _find(self, key: object, compile_: Callable[[], Selection]) -> Selection | None:
         try:

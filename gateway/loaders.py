@@ -37,9 +37,9 @@ class Loader(DataLoader[K, V]):
     ) -> None:
         async def run(keys: list[K]) -> list[V | Exception]:
             task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]
-            self._running.add(task)
             if operation.done():
-                task.cancel()
+                raise asyncio.CancelledError
+            self._running.add(task)
             try:
                 return list(await fetch(keys))
             except asyncio.CancelledError:

@@ -78,6 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_only: Annotated[bool, Meta(description="run the documents of that manifest and no other")] = False
     graphiql: Annotated[bool, Meta(description="serve GraphiQL to browsers at /graphql")] = True
     introspection: Annotated[bool, Meta(description="answer introspection, and suggest names in errors")] = True
+    compiled: Annotated[bool, Meta(description="compile selections; off leaves them to graphql-core, slower")] = True
     cors_origins: Annotated[
         str,
         Meta(description="comma-separated origins whose pages may call the gateway, such as https://app.example.com"),

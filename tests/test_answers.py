@@ -12,6 +12,7 @@ from gateway.documents import Documents
 from gateway.endpoint import Endpoint
 from gateway.execution import Engine
 from gateway.limits import Limits
+from gateway.observability import Metrics
 from gateway.response import MAX_INLINE, MIN_SIZE, choose_coding, compress
 from gateway.settings import Settings
 from gateway.upstream.client import Client
@@ -46,7 +47,7 @@ class BrokenClient(Client):
 async def test_masks_what_broke_in_the_gateway(documents: type[Documents]) -> None:
     settings, engine = Settings(), Engine(Limits(), introspection=True)
     client = Client(settings) if documents is BrokenDocuments else BrokenClient(settings)
-    endpoint = Endpoint(settings, engine, documents(engine, trusted={}, only=False), client, None)
+    endpoint = Endpoint(settings, engine, documents(engine, trusted={}, only=False), client, Metrics(), None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=endpoint), base_url="http://gateway") as http:
         response = await http.post("/graphql", json=QUERY)
     await client.aclose()

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import msgspec
+import structlog
 
 from gateway.planner import PageRequest, Size
 from gateway.settings import Settings
@@ -23,6 +24,8 @@ from gateway.upstream.reads import Read, decode_written, number_path
 from gateway.upstream.replicas import Learned, Replicas, Wrote
 from gateway.upstream.tenants import Bill, Tenant, Tenants
 from gateway.upstream.wire import Wire
+
+log = structlog.get_logger("gateway")
 
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -46,6 +49,7 @@ class Client:
         self.clock = clock
         self.tenants = Tenants(settings.cache_bytes)
         self.update_method = "PUT"
+        self._judged = False
         wire = Wire(
             settings.upstream_url,
             timeout=settings.upstream_timeout,
@@ -78,13 +82,20 @@ class Client:
             await self.replicas.aclose()
         await self.path.wire.aclose()
 
+    def judge_reserve(self, quota: QuotaState | None) -> None:
+        """Warn, once, of a reserve that leaves nothing of a key's quota for anything but single reads and writes."""
+        reserve = self.settings.quota_reserve
+        if quota and 0 < quota.limit <= reserve and not self._judged:
+            self._judged = True
+            log.warning("quota_reserve_above_limit", reserve=reserve, limit=quota.limit, effect="no list is swept")
+
     async def session(self, api_key: str, request_id: str, *, fresh: bool = False) -> "Session":
         """Open the session of one operation; without a key its first call raises `errors.NoKey`.
 
         `fresh` keeps remembered answers out of it.
         """
         if self.replicas and api_key:
-            await self.replicas.sync(self.tenants[api_key])
+            await self.replicas.sync(api_key)
         return Session(self, self.tenants[api_key], {"X-API-Key": api_key, "X-Request-Id": request_id}, fresh=fresh)
 
 
@@ -99,6 +110,7 @@ class Session:
         self.bill = Bill()
         self.stale_age: float | None = None
         """Seconds of age of the oldest answer that was served only because the upstream could not; else None."""
+        self.has_key = bool(headers["X-API-Key"])
         self._client = client
         self._headers = {**headers, "Accept": "application/json", "Accept-Encoding": "gzip"}
         self._max_age = 0.0 if fresh else client.settings.cache_ttl
@@ -203,7 +215,11 @@ class Session:
         """Send a GET and remember its answer, unless a write has come between."""
         client, tenant, at = self._client, self.tenant, self.now
         writes, base = tenant.flights.writes, tenant.log.wrote
-        body = await call.send()
+        try:
+            body = await call.send()
+        except errors.RateLimited:
+            self._tell(Learned(read, "", at, base, None, self.quota), b"")
+            raise
         listing = read.decode(body)
         size = None
         if read.whole and read.page and listing.pagination:
@@ -212,12 +228,15 @@ class Session:
         if writes == tenant.flights.writes:
             if client.remembers:
                 tenant.memory.hold(read, listing, at, len(body))
-            if client.replicas:
-                event = Learned(read, body, at, base, size, self.quota)
-                task = asyncio.ensure_future(client.replicas.learned(tenant, event))
-                client.telling.add(task)
-                task.add_done_callback(client.telling.discard)
+            self._tell(Learned(read, "", at, base, size, self.quota), body)
         return listing
+
+    def _tell(self, event: Learned, body: bytes) -> None:
+        """Let the other replicas know, without waiting for it."""
+        if replicas := self._client.replicas:
+            task = asyncio.ensure_future(replicas.learned(self.tenant, event, body))
+            self._client.telling.add(task)
+            task.add_done_callback(self._client.telling.discard)
 
     async def _write(
         self, method: str, id_: str | None, body: models.Body | None
@@ -253,10 +272,13 @@ class Session:
                 f"This operation may spend {client.settings.max_rest_calls} REST calls; ask for less at once."
             )
         fan_out = method == "GET" and self.bill.spent > 0
-        wait = quota.refuse_for(client.clock(), client.settings.quota_reserve if fan_out else 0)
+        reserve = client.settings.quota_reserve if fan_out else 0
+        wait = quota.refuse_for(client.clock(), reserve)
         if wait is not None:
-            refusal = errors.QuotaSpent(f"Your key's quota of REST calls is spent; try again in {wait} s.")
+            spent = f"down to the last {reserve}, kept for single reads and writes" if reserve else "spent"
+            refusal = errors.QuotaSpent(f"Your key's quota of REST calls is {spent}; try again in {wait} s.")
             refusal.retry_after = wait
+            client.judge_reserve(self.quota)
             raise refusal
         return Call(client.path, self.bill, quota, (method, target, self._headers, body))
 

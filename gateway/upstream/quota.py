@@ -13,6 +13,8 @@ from typing import NamedTuple
 WINDOW = 3600
 """Seconds of the upstream's quota window (vendor's page)."""
 
+UNSAID = 60
+"""Seconds to wait after a 429 that does not say how long."""
 MOST = 2**31 - 1
 """GraphQL's largest Int (specification, section 3.5.1)."""
 
@@ -65,13 +67,17 @@ class Quota:
         """Take in what an answer tells; a 429 is believed whatever its headers say."""
         told = _read(headers, now)
         if status == 429:
-            told = (told or QuotaState(0, 0, now + _retry_after(headers)))._replace(remaining=0)
+            known = told or self.state(now) or QuotaState(0, 0, now)
+            wait = _retry_after(headers)  # says more than the reset: a 429 may come with quota left
+            reset = now + wait if wait else told.reset if told else now + UNSAID
+            told = QuotaState(known.limit, 0, reset)
         if told is not None:
             self.take(told, now)
 
     def take(self, told: QuotaState, now: float) -> None:
         """Take in a state that this or another replica was told."""
         known = self.state(now)
+        told = told._replace(reset=min(told.reset, now + WINDOW))  # another replica's clock may be off
         # answers overtake each other: within one window the lowest count is the newest
         same_window = known is not None and abs(known.reset - told.reset) < 2
         self._state = told._replace(remaining=min(known.remaining, told.remaining)) if known and same_window else told
@@ -97,6 +103,6 @@ def _upstream_now(headers: Mapping[str, str], now: float) -> float:
         return now
 
 
-def _retry_after(headers: Mapping[str, str]) -> int:
+def _retry_after(headers: Mapping[str, str]) -> int | None:
     value = headers.get("Retry-After", "")
-    return min(max(int(value[:9]), 1), WINDOW) if value.isascii() and value.isdigit() else 60
+    return min(max(int(value[:9]), 1), WINDOW) if value.isascii() and value.isdigit() else None

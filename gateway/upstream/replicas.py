@@ -2,12 +2,13 @@
 
 `client` calls `sync` when an operation begins and `publish` when it has learned or written something. A stream is
 the log of what replicas have read and written; each fills its own memory from it, so an answer read by one is
-known to all and a write by one is seen at the next read of another. Redis is never needed: where it is
-slow, full or gone the gateway goes on in memory, with one warning. Values carry no API key and expire. Chosen
-for it: redis-py, kept by Redis itself, with an asyncio client; Valkey speaks the same protocol.
+known to all and a write by one is seen at the next read of another. Bodies lie beside the log, for as long as they may
+be served. Redis is never needed: where it is slow, full or gone the gateway goes on in memory, with one warning.
+Values carry no API key and expire. Chosen for it: redis-py, kept by Redis itself; Valkey speaks the same protocol.
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +16,12 @@ from typing import Any
 import msgspec
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from gateway.planner import Size
+from gateway.upstream.errors import UpstreamError
 from gateway.upstream.quota import WINDOW, QuotaState
 from gateway.upstream.reads import Read
 from gateway.upstream.tenants import Tenant, Tenants
@@ -36,13 +40,13 @@ log = structlog.get_logger("gateway")
 
 
 class Learned(msgspec.Struct, tag=True):
-    """An answer: what was asked, its body (empty where answers are not remembered), and what it told of size and quota.
+    """An answer: what was asked, the key of its body (or none), and what it told of size and quota.
 
     `base` is the write that its reader knew of when it asked: the answer is older than any later one.
     """
 
     read: Read
-    body: bytes
+    body: str
     at: float
     base: str
     size: Size | None
@@ -75,7 +79,8 @@ class Replicas:
     def __init__(self, url: str, tenants: Tenants, *, lasts: float, remember: bool, clock: Callable[[], float]) -> None:
         self.failures = 0
         """Commands that failed, for the metric."""
-        self._redis = Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
+        once_more = Retry(NoBackoff(), 1)  # on a new connection, where Redis has closed the old one
+        self._redis = Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=once_more)
         self._tenants = tenants
         self._lasts = int(lasts) + 1
         self._remember = remember
@@ -92,25 +97,36 @@ class Replicas:
         """Close the connections."""
         await self._redis.aclose()
 
-    async def sync(self, tenant: Tenant) -> None:
+    async def sync(self, api_key: str) -> None:
         """Take in what other replicas have learned and written since the last time."""
+        before = self._tenants[api_key]
+        await self._guarded(self._identify)
+        tenant = self._tenants[api_key]
+        if tenant is not before:
+            tenant.log.unsent.extend(before.log.unsent)
 
         async def read() -> None:
-            await self._identify()
             await self._flush(tenant)
             entries: Any = await self._redis.xrange(_stream(tenant), min=f"({tenant.log.seen}")
-            for id_, fields in entries:
-                tenant.log.seen = id_.decode()
-                self._apply(tenant, fields.get(b"event", b""), own=fields.get(b"by") == self._me)
+            events = [(id_.decode(), fields.get(b"by") == self._me, _decoded(fields)) for id_, fields in entries]
+            wanted = [event.body for _, own, event in events if isinstance(event, Learned) and event.body and not own]
+            bodies: dict[str, Any] = dict(zip(wanted, await self._redis.mget(wanted), strict=True)) if wanted else {}
+            for id_, own, event in events:
+                tenant.log.seen = id_
+                if isinstance(event, Wrote):
+                    tenant.log.wrote = id_
+                    tenant.forget(event.number_id, event.agents)  # an own one too: what came before it was read since
+                elif event and not own:
+                    self._learn(tenant, event, bodies.get(event.body))
 
         async with tenant.log.lock:
             await self._guarded(read)
 
-    async def learned(self, tenant: Tenant, event: Learned) -> None:
+    async def learned(self, tenant: Tenant, event: Learned, body: bytes) -> None:
         """Tell the others of an answer; it is lost where Redis does not take it."""
-        if not self._remember:
-            event.body = b""
-        await self._guarded(lambda: self._add(tenant, event))
+        if self._remember and body:
+            event.body = f"{_stream(tenant)}:{secrets.token_hex(8)}"
+        await self._guarded(lambda: self._add(tenant, event, body))
 
     async def wrote(self, tenant: Tenant, event: Wrote) -> None:
         """Tell the others of a write; where Redis does not take it now, it is told as soon as it does."""
@@ -133,22 +149,17 @@ class Replicas:
 
     async def _guarded(self, command: Callable[[], Any]) -> None:
         """Run a command where Redis is well; else go on without."""
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._resume:
+        if 0 < self._resume - self._clock() <= PAUSE:
             return
         try:
             async with asyncio.timeout(2 * TIMEOUT):
                 await command()
         except (RedisError, OSError, TimeoutError) as error:
             self.failures += 1
-            self._resume = loop.time() + PAUSE
+            self._resume = self._clock() + PAUSE
             if not self._warned:
                 log.warning("redis_unavailable", error=type(error).__name__, effect="this replica goes on in memory")
             self._warned = True
-        else:
-            if self._warned:
-                log.info("redis_back")
-            self._warned = False
 
     async def _identify(self) -> None:
         """Take on the secret that all replicas name their tenants by, or be the first to give one."""
@@ -164,37 +175,39 @@ class Replicas:
             await self._add(tenant, tenant.log.unsent[0])
             tenant.log.unsent.popleft()
 
-    async def _add(self, tenant: Tenant, event: Event) -> None:
-        oldest = int((self._clock() - max(self._lasts, WINDOW)) * 1000)
-        name = _stream(tenant)
-        async with self._redis.pipeline(transaction=False) as pipe:
+    async def _add(self, tenant: Tenant, event: Event, body: bytes = b"") -> None:
+        name, lasts = _stream(tenant), max(self._lasts, WINDOW)
+        oldest = int(tenant.log.seen.partition("-")[0]) - lasts * 1000  # milliseconds by Redis's own clock
+        async with self._redis.pipeline() as pipe:
+            if isinstance(event, Learned) and event.body:
+                pipe.set(event.body, body, ex=self._lasts)
             pipe.xadd(name, {"by": self._me, "event": _ENCODE(event)}, minid=max(0, oldest), approximate=True)
-            pipe.expire(name, max(self._lasts, WINDOW))
-            id_, _ = await pipe.execute()
+            pipe.expire(name, lasts)
+            *_, id_, _ = await pipe.execute()
         if isinstance(event, Wrote):
             tenant.log.wrote = id_.decode()
+        if self._warned:
+            log.info("redis_back")
+        self._warned = False  # now that it takes values again: a full one still answers reads
 
-    def _apply(self, tenant: Tenant, encoded: bytes, *, own: bool) -> None:
-        try:
-            event = _EVENT.decode(encoded)
-        except msgspec.DecodeError:
-            return  # of another version of the gateway
-        if isinstance(event, Wrote):
-            tenant.log.wrote = tenant.log.seen
-            if not own:
-                tenant.forget(event.number_id, event.agents)
-        elif not own:
-            self._learn(tenant, event)
-
-    def _learn(self, tenant: Tenant, event: Learned) -> None:
+    def _learn(self, tenant: Tenant, event: Learned, body: bytes | None) -> None:
         if event.quota:
             tenant.quota.take(event.quota, self._clock())
         if event.size:
             tenant.learn(event.read.kind, event.size, event.at)
         outdated = event.read.kind not in {"agent", "agents"} and event.base != tenant.log.wrote
-        if not event.body or outdated:
+        if body is None or outdated:
             return
-        tenant.memory.hold(event.read, event.read.decode(event.body), event.at, len(event.body))
+        with contextlib.suppress(UpstreamError):  # read by another version of the gateway
+            listing = event.read.decode(body)
+            tenant.memory.hold(event.read, listing, min(event.at, self._clock()), len(body))
+
+
+def _decoded(fields: dict[bytes, bytes]) -> Event | None:
+    try:
+        return _EVENT.decode(fields.get(b"event", b""))
+    except msgspec.DecodeError:
+        return None  # of another version of the gateway
 
 
 def _stream(tenant: Tenant) -> str:
