@@ -269,3 +269,23 @@ def test_masks_a_value_of_our_own_that_does_not_fit_the_schema() -> None:
 
     assert (error["message"], error["extensions"]) == (INTERNAL, {"code": "INTERNAL_SERVER_ERROR"})
     assert [line["event"] for line in logs] == ["field_failed"]
+
+
+async def test_a_key_that_the_upstream_repeats_is_hidden(gateway: Gateway) -> None:
+    body = {"error": {"message": "Key sk-live-12345678 is revoked", "code": "UNAUTHORIZED"}}
+    gateway.upstream.play("GET .*", httpx.Response(401, json=body))
+
+    answer = await gateway.ask("{ agents { totalCount } }", key="sk-live-12345678")
+
+    assert answer["errors"][0]["message"] == "Key *** is revoked"
+
+
+async def test_an_answer_of_the_wrong_shape_says_which_answer_it_was(gateway: Gateway) -> None:
+    gateway.upstream.play("GET .*", httpx.Response(200, json={}, headers={"X-Request-Id": "req-7"}))
+
+    answer = await gateway.ask("{ agents { totalCount } }")
+
+    assert answer["errors"][0]["extensions"] == {
+        "code": "UPSTREAM_ERROR",
+        "upstream": {"status": 200, "requestId": "req-7"},
+    }

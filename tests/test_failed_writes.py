@@ -1,12 +1,13 @@
 """Mutations that fail: refused, rejected or in doubt, and never sent twice."""
 
+import asyncio
 import json
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.harness import Gateway, errors_of
+from tests.harness import Gateway, errors_of, open_gateway
 from tests.test_mutations import ASSIGN, DELETE, UPDATE, ids, update
 
 IN_DOUBT = "The change may have been made"
@@ -155,3 +156,23 @@ async def test_a_failed_write_leaves_the_writes_after_it(gateway: Gateway) -> No
     assert errors_of(answer) == [("NOT_FOUND", ["a"])]
     assert answer["data"] == {"a": None, "b": {"deletedPhoneNumberId": number}}
     assert gateway.calls == ["DELETE /numbers/gone", f"DELETE /numbers/{number}"]
+
+
+async def test_a_write_whose_caller_left_ends_before_the_gateway_does() -> None:
+    held, begun = asyncio.Event(), asyncio.Event()
+    ended: list[str] = []
+
+    async def slow(_: httpx.Request) -> httpx.Response:
+        begun.set()
+        await held.wait()
+        ended.append("written")
+        return httpx.Response(200, json={})
+
+    async with open_gateway() as gateway:
+        gateway.upstream.play("PUT .*", slow)
+        leaver = asyncio.ensure_future(gateway.ask(UPDATE, {"id": "n1", "input": {"friendlyName": "x"}}))
+        await begun.wait()
+        leaver.cancel()
+        asyncio.get_running_loop().call_later(0.05, held.set)
+
+    assert ended == ["written"]

@@ -170,6 +170,7 @@ queries = st.lists(st.lists(fields, min_size=1, max_size=3) | alike, min_size=1,
     seed=st.integers(0, 9),
 )
 async def test_the_plain_answer_for_the_plain_calls_and_one(
+    *,
     agents: int,
     numbers: int,
     dangling: int,
@@ -196,11 +197,12 @@ async def test_the_plain_answer_for_the_plain_calls_and_one(
         on_call=move,
         **options,
     ) as gateway:
-        for query in queries:
-            if moving:  # a window of several pages has no one answer then
-                query = [
-                    field._replace(at=min(field.at, limit)) if isinstance(field.at, int) else field for field in query
-                ]
+        for drawn in queries:
+            # where rows move, a window of several pages has no one answer
+            query = [
+                field._replace(at=min(field.at, limit)) if moving and isinstance(field.at, int) else field
+                for field in drawn
+            ]
             text = "{" + " ".join(f"f{i}: {field}" for i, field in enumerate(query)) + "}"
 
             answer = await gateway.ask(text)

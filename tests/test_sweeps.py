@@ -191,12 +191,14 @@ async def test_a_sweep_that_no_single_call_would_survive_is_not_repeated_singly(
     assert errors_of(answer) == [(code, ["agents", "nodes", i, "numbers"]) for i in range(4)]
 
 
-async def test_three_agents_by_id_and_numbers_are_swept_in_one_call(gateway: Gateway) -> None:
+async def test_agents_nobody_has_seen_are_asked_for_singly_since_a_number_may_name_one_that_is_gone(
+    gateway: Gateway,
+) -> None:
     ids = list(gateway.workspaces["demo"].agents)[:3]
 
     data = await gateway.data(aliased("agent", ids, "id numbers { id }"))
 
-    assert gateway.calls == pages(1)
+    assert gateway.calls == [f"GET /agents/{id_}/numbers" for id_ in ids]
     assert [data[f"q{i}"]["numbers"] for i in range(3)] == [plain(gateway.workspaces["demo"], id_) for id_ in ids]
 
 

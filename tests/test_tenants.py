@@ -14,6 +14,8 @@ from tests.plain import through
 
 KEYS = ("key-of-one", "key-of-another")
 OPERATIONS = 1000  # of each key
+UPDATE = "mutation($id: ID!, $name: String!, $agent: ID!) { updatePhoneNumber(id: $id, input:"
+UPDATE += " {friendlyName: $name, agentId: $agent}) { phoneNumber { friendlyName agent { name } } } }"
 LIST = "{ phoneNumbers { nodes { id } } }"
 
 
@@ -39,8 +41,7 @@ def drawn(chance: random.Random, key: str, space: Workspace) -> tuple[str, dict[
             ("query($id: ID!) { agent(id: $id) { id numbers { friendlyName } } }", {"id": agent}),
             ("query($id: ID!) { phoneNumber(id: $id) { friendlyName agent { name } } }", {"id": number}),
             (
-                "mutation($id: ID!, $name: String!, $agent: ID!) { updatePhoneNumber(id: $id, input:"
-                " {friendlyName: $name, agentId: $agent}) { phoneNumber { friendlyName agent { name } } } }",
+                UPDATE,
                 {"id": number, "name": key, "agent": agent},
             ),
         ]
@@ -95,15 +96,32 @@ def test_a_tenant_is_named_by_a_hash_that_differs_from_process_to_process() -> N
     assert "key" not in here["key"].name
 
 
-def test_the_tenant_longest_unseen_is_forgotten_first() -> None:
+def test_the_tenant_longest_unheard_of_is_forgotten_first() -> None:
     tenants = Tenants(1024)
     first, second = tenants["first"], tenants["second"]
+    kept = [first, second]
     for i in range(MAX_TENANTS - 1):
-        assert tenants["first"] is first
-        tenants[str(i)]
+        kept = [*kept, tenants[str(i)]][-1:]
+        tenants.keep(kept[0])
+        tenants.keep(first)
+    kept.clear()
+    names = [first.name, second.name]
+    del first, second
 
-    assert tenants["first"] is first
-    assert tenants["second"] is not second
+    assert [tenants[key].name for key in ("first", "second")] == names
+    assert len(tenants._kept) == MAX_TENANTS
+    assert names[0] in tenants._kept
+    assert names[1] not in tenants._kept
+
+
+async def test_made_up_keys_push_nobody_out(gateway: Gateway) -> None:
+    await gateway.data("{ agents { totalCount } }")
+
+    for i in range(20):
+        await gateway.ask("{ agents { totalCount } }", key=f"made-up-{i}")
+        await gateway.ask("{ __typename }", key=f"made-up-{i}")
+
+    assert (await gateway.data("{ rateLimit { remaining } }"))["rateLimit"] == {"remaining": 999}
 
 
 async def test_what_one_key_was_refused_another_is_not(gateway: Gateway) -> None:

@@ -9,10 +9,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from gateway.upstream import errors
-from gateway.upstream.quota import Quota
 from gateway.upstream.retry import may_retry
-from gateway.upstream.tenants import Bill
-from gateway.upstream.wire import Wire, rejection
+from gateway.upstream.tenants import Bill, Tenant
+from gateway.upstream.wire import Wire, rejection, said
 
 T = TypeVar("T")
 
@@ -20,23 +19,30 @@ Request = tuple[str, str, Mapping[str, str], bytes | None]
 """Method, target, headers and body."""
 
 
+MIN_SECRET = 8
+"""Bytes from which a key is looked for in what the upstream says; a shorter one is no secret, but part of words."""
+
+
 class Path(NamedTuple):
-    """What every call takes: a place among the connections, the wire, the clock; and calls an operation may spend."""
+    """What every call takes: a place, the wire, the clock, the calls an operation may spend, who remembers tenants."""
 
     places: asyncio.Semaphore
     wire: Wire
     clock: Callable[[], float]
     budget: int
+    keep: Callable[[Tenant], None]
 
 
 class Call:
     """One admitted REST call; on its session's bill from the start, taken off again where it was never sent."""
 
-    def __init__(self, path: Path, bill: Bill, quota: Quota, request: Request) -> None:
+    def __init__(self, path: Path, bill: Bill, tenant: Tenant, request: Request) -> None:
         self._path = path
         self._bill = bill
-        self._quota = quota
+        self._tenant = tenant
+        self._quota = tenant.quota
         self._request = request
+        self._answer: errors.Answer | None = None
         self._sent = 0
         self._charged = 1
         self._bill.spent += 1
@@ -65,12 +71,26 @@ class Call:
                     if not may_retry(self._request[0], attempts, connection_failed=failed) or not self._afford():
                         raise
         self._quota.learn(reply.headers, status=reply.status, now=path.clock())
+        if reply.status != 401:
+            path.keep(self._tenant)
         if 200 <= reply.status < 300:
+            self._answer = said(reply)
             return reply.body
+        key = self._request[2]["X-API-Key"].encode()
+        if len(key) >= MIN_SECRET:  # an upstream that repeats the key may be repeating the gateway's own
+            reply = reply._replace(body=reply.body.replace(key, b"***"))
         error = rejection(reply)
         if isinstance(error, errors.RateLimited):
             error.retry_after = self._quota.refuse_for(path.clock())
         raise error
+
+    def read(self, decode: Callable[[], T]) -> T:
+        """Decode the answer; where it cannot be, the error tells what the upstream said of it."""
+        try:
+            return decode()
+        except errors.BadAnswer as error:
+            error.answer = self._answer
+            raise
 
     def _afford(self) -> bool:
         """Charge another attempt where the last one counts; tell whether the budget has it."""

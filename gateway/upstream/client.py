@@ -58,7 +58,7 @@ class Client:
             transport=transport,
         )
         places = asyncio.Semaphore(settings.upstream_connections)  # httpcore stalls on long queues of its own
-        self.path = Path(places, wire, clock, settings.max_rest_calls)
+        self.path = Path(places, wire, clock, settings.max_rest_calls, self.tenants.keep)
         self.remembers = bool(settings.cache_ttl or settings.stale_if_error)
         self.replicas: Replicas | None = None
         if settings.redis_url:
@@ -66,8 +66,8 @@ class Client:
             self.replicas = Replicas(
                 settings.redis_url, self.tenants, lasts=lasts, remember=self.remembers, clock=clock
             )
-        self.telling: set[asyncio.Task[None]] = set()
-        """Replicas being told of answers, in the background."""
+        self.background: set[asyncio.Task[Any]] = set()
+        """What goes on without a caller: writes that he left, replicas being told of answers."""
 
     async def start(self) -> None:
         """Get to know the other replicas, if there are any."""
@@ -75,12 +75,17 @@ class Client:
             await self.replicas.start()
 
     async def aclose(self) -> None:
-        """Close every connection."""
-        if self.telling:
-            await asyncio.wait(self.telling)
+        """Let writes under way end, then close every connection."""
+        while self.background:
+            await asyncio.wait(self.background)
         if self.replicas:
             await self.replicas.aclose()
         await self.path.wire.aclose()
+
+    def watch(self, task: asyncio.Task[Any]) -> None:
+        """Keep a task that nobody may be waiting for."""
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)
 
     def judge_reserve(self, quota: QuotaState | None) -> None:
         """Warn, once, of a reserve that leaves nothing of a key's quota for anything but single reads and writes."""
@@ -220,7 +225,7 @@ class Session:
         except errors.RateLimited:
             self._tell(Learned(read, "", at, base, None, self.quota), b"")
             raise
-        listing = read.decode(body)
+        listing = call.read(lambda: read.decode(body))
         size = None
         if read.whole and read.page and listing.pagination:
             size = Size.told(read.page, listing.pagination.total, listing.pagination.limit)
@@ -235,8 +240,7 @@ class Session:
         """Let the other replicas know, without waiting for it."""
         if replicas := self._client.replicas:
             task = asyncio.ensure_future(replicas.learned(self.tenant, event, body))
-            self._client.telling.add(task)
-            task.add_done_callback(self._client.telling.discard)
+            self._client.watch(task)
 
     async def _write(
         self, method: str, id_: str | None, body: models.Body | None
@@ -244,13 +248,13 @@ class Session:
         """Send a write, once, to its end even if the caller leaves; reads asked for from now on see its outcome."""
         target = "/numbers" if id_ is None else number_path(id_)
         call = self._admit(method, target, None if body is None else _ENCODE(body))
-
         task = call.launch(self._carry_out(call, id_, [body["agentId"]] if body and "agentId" in body else []))
+        self._client.watch(task)
         try:
             answer: bytes = await self._in_time(asyncio.shield(task))
-            return models.Listing([]) if body is None else decode_written(answer, body)
+            return models.Listing([]) if body is None else call.read(lambda: decode_written(answer, body))
         except errors.Failed as error:
-            raise _doubtful(error) from error
+            raise errors.in_doubt(error) from error
 
     async def _carry_out(self, call: Call, number_id: str | None, agents: list[str | None]) -> bytes:
         """Send a write, and have forgotten what it may have made stale, here and everywhere, before it is answered."""
@@ -280,7 +284,7 @@ class Session:
             refusal.retry_after = wait
             client.judge_reserve(self.quota)
             raise refusal
-        return Call(client.path, self.bill, quota, (method, target, self._headers, body))
+        return Call(client.path, self.bill, self.tenant, (method, target, self._headers, body))
 
     async def _in_time(self, result: Any) -> Any:
         try:
@@ -289,12 +293,3 @@ class Session:
         except TimeoutError as error:
             seconds = self._client.settings.deadline
             raise errors.TimedOut(f"The operation took longer than {seconds:g} s; ask for less at once.") from error
-
-
-def _doubtful(error: errors.Failed) -> errors.Failed:
-    """Return a failed write's error with what its caller must know: it may have been carried out."""
-    if not error.reached:
-        return error
-    told = type(error)(f"{error} The change may have been made: read it before you try again.")
-    told.answer = error.answer
-    return told

@@ -156,3 +156,12 @@ BY_STATUS: dict[int, type[Rejected]] = {
     422: BadInput,
     429: RateLimited,
 }
+
+
+def in_doubt(error: Failed) -> Failed:
+    """Return a failed write's error with what its caller must know: it may have been carried out."""
+    if not error.reached:
+        return error
+    told = type(error)(f"{error} The change may have been made: read it before you try again.")
+    told.answer = error.answer
+    return told

@@ -10,6 +10,7 @@ import secrets
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -94,7 +95,10 @@ class Tenant:
 
 
 class Tenants:
-    """The tenants seen lately, by a hash keyed with a secret of this process, or of all replicas.
+    """The tenants of now and of late, by a hash keyed with a secret of this process, or of all replicas.
+
+    Concurrent operations of one key find one tenant; only one that the upstream has answered is kept beyond them, so
+    that made-up keys push nobody out.
 
     Args:
         max_bytes: that all tenants' remembered answers may take together.
@@ -103,21 +107,26 @@ class Tenants:
     def __init__(self, max_bytes: int) -> None:
         self._budget = Budget(max_bytes)
         self.secret = secrets.token_bytes(32)
-        self._tenants: OrderedDict[str, Tenant] = OrderedDict()
+        self._in_use: WeakValueDictionary[str, Tenant] = WeakValueDictionary()
+        self._kept: OrderedDict[str, Tenant] = OrderedDict()
 
     def __getitem__(self, api_key: str) -> Tenant:
         name = hashlib.blake2b(api_key.encode(), key=self.secret, digest_size=16).hexdigest()
-        tenant = self._tenants.get(name)
+        tenant = self._in_use.get(name)
         if tenant is None:
-            tenant = self._tenants[name] = Tenant(name, self._budget)
-            if len(self._tenants) > MAX_TENANTS:
-                self._tenants.popitem(last=False)
-        else:
-            self._tenants.move_to_end(name)
+            tenant = self._in_use[name] = Tenant(name, self._budget)
         return tenant
+
+    def keep(self, tenant: Tenant) -> None:
+        """Remember a tenant that the upstream knows; the one longest unheard of is forgotten."""
+        self._kept[tenant.name] = tenant
+        self._kept.move_to_end(tenant.name)
+        if len(self._kept) > MAX_TENANTS:
+            self._kept.popitem(last=False)
 
     def adopt(self, secret: bytes) -> None:
         """Name tenants by the secret that all replicas share; what was known under other names is forgotten."""
         if secret != self.secret:
             self.secret = secret
-            self._tenants.clear()
+            self._in_use.clear()
+            self._kept.clear()

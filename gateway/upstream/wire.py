@@ -145,9 +145,14 @@ def rejection(reply: Reply) -> errors.UpstreamError:
     else:
         error = errors.BadAnswer(f"The upstream failed with status {status}; try again later.")
     code = told.error.code if told and isinstance(told.error, models.ErrorDetail) else None
-    error.answer = errors.Answer(status, code and code[:100], reply.headers.get("X-Request-Id", "")[:100] or None)
+    error.answer = said(reply, code and code[:100])
     error.field_errors = told.details.field_errors or None if told and told.details else None
     return error
+
+
+def said(reply: Reply, code: str | None = None) -> errors.Answer:
+    """Return what an answer says of itself."""
+    return errors.Answer(reply.status, code, reply.headers.get("X-Request-Id", "")[:100] or None)
 
 
 def _told(body: bytes) -> models.ErrorBody | None:
