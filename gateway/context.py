@@ -32,9 +32,8 @@ class Context:
         known = self._selected.get(key)
         if known is None:
             names: set[str] = set()
-            for node in nodes:
-                if node.selection_set:
-                    _collect(node.selection_set, raw.fragments, raw.variable_values, names)
+            for selection_set in [node.selection_set for node in nodes if node.selection_set]:
+                _collect(selection_set, raw.fragments, raw.variable_values, names)
             known = self._selected[key] = frozenset(names)
         return known
 
@@ -73,10 +72,8 @@ def _collect(
 
 
 def _included(directive: DirectiveNode, variables: Mapping[str, Any]) -> bool:
-    name = directive.name.value
-    if name not in {"skip", "include"} or not directive.arguments:
-        return True
-    value = directive.arguments[0].value
+    name = directive.name.value  # skip or include: nothing else is valid here, and each has its one argument
+    value = directive.arguments[0].value  # type: ignore[index]
     given = variables.get(value.name.value) if isinstance(value, VariableNode) else None
     truth = value.value if isinstance(value, BooleanValueNode) else bool(given)
     return truth is (name == "include")

@@ -17,9 +17,10 @@ from graphql import (
     OperationType,
     execute,
     parse,
+    validate,
 )
 from strawberry.execution import optimized_is_awaitable
-from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext, validate_document
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from gateway.context import Context
 from gateway.errors import RequestError
@@ -120,7 +121,7 @@ class Engine:
             if f"more than {self._limits.max_tokens} tokens" in error.message:
                 raise RequestError("OPERATION_TOO_LARGE", error) from error
             raise RequestError("GRAPHQL_PARSE_FAILED", error) from error
-        problems = validate_document(self._schema, node, self._rules)
+        problems = validate(self._schema, node, self._rules, hide_suggestions=self._hide)
         if problems:
             raise RequestError("GRAPHQL_VALIDATION_FAILED", *problems)
         return node

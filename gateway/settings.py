@@ -59,6 +59,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: Annotated[
         str, Meta(description="secret: Redis or Valkey, for what all replicas share; in memory without it")
     ] = ""
+    redis_timeout: Annotated[
+        Seconds, Meta(description="s; within which Redis must answer, or it is done without for five seconds")
+    ] = 0.1
     max_body_bytes: Annotated[Bytes, Meta(description="bytes; a larger request is refused")] = 1024 * 1024
     body_timeout: Annotated[Seconds, Meta(description="s; within which the body of a request must have arrived")] = 10.0
     max_batch: Annotated[

@@ -23,6 +23,8 @@ from graphql import (
 )
 from graphql.utilities.sort_value_node import sort_value_node
 from graphql.validation import NoSchemaIntrospectionCustomRule
+from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 Rule = type[ASTValidationRule]
 
@@ -78,6 +80,7 @@ class SameFieldsMerge(ValidationRule):
 def rules(*, introspection: bool) -> tuple[Rule, ...]:
     """Return the rules a document must keep."""
     own = tuple(SameFieldsMerge if rule is OverlappingFieldsCanBeMergedRule else rule for rule in specified_rules)
+    own += (MaybeNullValidationRule, OneOfInputValidationRule)  # Strawberry's, for its inputs
     return own if introspection else (*own, NoSchemaIntrospectionCustomRule)
 
 

@@ -1,7 +1,10 @@
 """Fixtures: a gateway on the demo's sample workspaces. And a rule: under CI nothing is skipped."""
 
 import os
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Generator
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -15,6 +18,20 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 async def gateway() -> AsyncIterator[Gateway]:
     async with open_gateway() as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def node() -> tuple[str, Path]:
+    """Node.js, and the folder of its packages, installed where that was not done before."""
+    folder, program, npm = Path(__file__).parent / "node", shutil.which("node"), shutil.which("npm")
+    if not program or not npm:
+        pytest.skip("Node.js and npm are not installed here")
+    installed = (folder / "node_modules").is_dir() or not subprocess.run(
+        [npm, "ci"], cwd=folder, check=False
+    ).returncode
+    if not installed:
+        pytest.skip("npm ci in tests/node has failed")
+    return program, folder
 
 
 @pytest.hookimpl(wrapper=True)

@@ -98,7 +98,7 @@ async def replicas(
 ) -> AsyncIterator[list[Gateway]]:
     """Gateways that share a Redis and an upstream."""
     spaces = workspaces or {"demo": sample_workspace()}
-    settings = {"redis_url": url, "cache_ttl": "60", **more.pop("settings", {})}
+    settings = {"redis_url": url, "redis_timeout": "5", "cache_ttl": "60", **more.pop("settings", {})}
     async with AsyncExitStack() as stack:
         gateways = [open_gateway(workspaces=spaces, settings=settings, **more) for _ in range(count)]
         yield [await stack.enter_async_context(gateway) for gateway in gateways]

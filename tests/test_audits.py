@@ -6,7 +6,6 @@ since Node says `Sec-Fetch-Mode: cors` without an `Origin`, which no page can ma
 """
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ import pytest
 
 from tests.server import serve
 
-HERE = Path(__file__).parent / "node"
-NODE = shutil.which("node")
 IDS = """
     22EB 4655 47DE 80D8 82A3 BF61 78D5 2C94 5A70 9C48 9ABE 03D4 A5BF 423L LKJ0 LKJ1 LKJ2 LKJ3 34A2
     13EE 6C00 6C01 6C02 6C03 8161 B8B3 94B0 0220 94B1 0221 94B2 0222 4760 4761 4762 4763 2EA1 28B9
@@ -25,19 +22,13 @@ IDS = """
 """
 AUDITS = IDS.split()
 
-pytestmark = [
-    pytest.mark.skipif(NODE is None, reason="node is not installed"),
-    pytest.mark.skipif(
-        not (HERE / "node_modules").is_dir(), reason="the audits are not installed: npm ci in tests/node"
-    ),
-]
-
 
 @pytest.fixture(scope="session")
-def results() -> dict[str, Any]:
+def results(node: tuple[str, Path]) -> dict[str, Any]:
+    program, folder = node
     with serve() as port:
-        command = [str(NODE), "audits.mjs", f"http://127.0.0.1:{port}/graphql"]
-        finished = subprocess.run(command, cwd=HERE, check=True, capture_output=True, timeout=60)
+        command = [program, "audits.mjs", f"http://127.0.0.1:{port}/graphql"]
+        finished = subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
     return {result["id"]: result for result in json.loads(finished.stdout)}
 
 

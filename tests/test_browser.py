@@ -149,7 +149,7 @@ class TestGraphiQL:
 
         graphiql.page.reload()
         graphiql.page.get_by_label("Show History").click()
-        graphiql.page.get_by_label("History", exact=True).get_by_text("AgentsWithNumbers").wait_for()
+        graphiql.page.get_by_label("History", exact=True).get_by_text("AgentsWithNumbers").first.wait_for()
 
         assert len(graphiql.tabs()) == 5
         assert "QuotaLeft" in graphiql.model("operation.graphql")

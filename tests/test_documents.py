@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 
-from gateway.documents import read_manifest
+from gateway.documents import Documents, read_manifest
+from gateway.errors import RequestError
+from gateway.execution import Engine
+from gateway.limits import Limits
+from gateway.request import GraphQLRequest
 from gateway.settings import SettingsError
 from tests.harness import Gateway, errors_of, open_gateway
 
@@ -136,3 +140,36 @@ def test_a_manifest_that_cannot_be_read_says_why(tmp_path: Path, text: str | Non
 
     with pytest.raises(SettingsError, match=reason):
         read_manifest(str(path))
+
+
+class Shared:
+    """What another replica keeps."""
+
+    def __init__(self, **texts: str) -> None:
+        self.texts = texts
+
+    async def document(self, hash_: str) -> str | None:
+        return self.texts.get(hash_)
+
+    async def keep_document(self, hash_: str, text: str) -> None:
+        self.texts[hash_] = text
+
+
+async def test_replicas_tell_each_other_what_they_were_sent() -> None:
+    shared = Shared()
+    one, two = (Documents(Engine(Limits(), introspection=True), trusted={}, only=False, shared=shared) for _ in "12")
+    sent = await one.prepare(GraphQLRequest(query=QUERY, extensions=APQ))
+    await one.prepare(GraphQLRequest(query=QUERY, extensions=APQ))
+
+    found = await two.prepare(GraphQLRequest(extensions=APQ))
+
+    assert shared.texts == {HASH: QUERY}
+    assert list(found.operations) == list(sent.operations)
+
+
+@pytest.mark.parametrize("shared", [Shared(), Shared(**{HASH: "{ __typename }"})])
+async def test_a_text_that_is_not_its_hash_is_not_believed(shared: Shared) -> None:
+    documents = Documents(Engine(Limits(), introspection=True), trusted={}, only=False, shared=shared)
+
+    with pytest.raises(RequestError, match="PERSISTED_QUERY_NOT_FOUND"):
+        await documents.prepare(GraphQLRequest(extensions=APQ))

@@ -69,3 +69,23 @@ def test_what_is_forgotten_leaves_nothing_behind() -> None:
         hold(memory, *page(i + 1))
 
     assert not any((memory._agents, memory._numbers, memory._owned, memory._pages))
+
+
+def test_what_was_read_again_replaces_what_was_read_before_and_no_more() -> None:
+    memory = Memory(Budget(2**20))
+    listed, body = page(1)
+    number = json.loads(body)["data"][0]
+    owned = json.dumps({"data": [number]}).encode()
+    single = Read("number", number["id"])
+    for read, answer in ((listed, body), (Read("agent_numbers", "a"), owned), (Read("agent_numbers", "a"), owned)):
+        hold(memory, read, answer)
+
+    hold(memory, single, json.dumps(number | {"friendlyName": "newer"}).encode())
+    hold(memory, *page(1))
+    hold(memory, Read("numbers", page=PageRequest(1, 100)), body)
+    memory._budget.drop(next(iter(memory._budget._entries.values())))
+
+    held = memory.recall(single, 0.0)
+    assert held
+    assert held.listing.rows[0].id == number["id"]
+    assert memory.recall(listed, 0.0)

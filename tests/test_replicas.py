@@ -1,6 +1,7 @@
 """Several replicas on one Redis: what one knows all know, and no key or foreign datum is among it."""
 
 import asyncio
+import hashlib
 import os
 import socket
 import subprocess
@@ -218,3 +219,16 @@ async def test_two_processes_know_what_either_has_read_and_written(store: Store,
     listed = "GET /numbers?page=1&limit=100 200"
     assert calls == [listed, f"PUT /numbers/{changed} 200", listed]
     assert seen[changed] == "new"
+
+
+async def test_a_persisted_document_sent_to_one_replica_is_known_to_another(store: Store) -> None:
+    text = "{ rateLimit { limit } }"
+    apq = {"persistedQuery": {"version": 1, "sha256Hash": hashlib.sha256(text.encode()).hexdigest()}}
+    async with replicas(store.url) as (one, two):
+        before = await two.http.post("/graphql", json={"extensions": apq})
+        await one.http.post("/graphql", json={"query": text, "extensions": apq})
+
+        after = await two.http.post("/graphql", json={"extensions": apq})
+
+    assert errors_of(before.json()) == [("PERSISTED_QUERY_NOT_FOUND", None)]
+    assert after.json() == {"data": {"rateLimit": None}}

@@ -1,11 +1,13 @@
 """The linear rule for fields that share a response name, held against graphql-core's own."""
 
+import pytest
 from graphql import GraphQLSchema, OverlappingFieldsCanBeMergedRule, parse, validate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.schema import SCHEMA
 from gateway.validation import SameFieldsMerge
+from tests.harness import open_gateway
 
 CORE: GraphQLSchema = SCHEMA._schema
 
@@ -61,3 +63,53 @@ def test_unknown_and_circular_fragments_end() -> None:
     document = parse("{ agents { nodes { ...F ...Gone } } } fragment F on Agent { numbers { agent { ...F ...F id } } }")
 
     assert validate(CORE, document, [SameFieldsMerge]) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{ agent(id: "a") { nam } }',
+        "{ agnts { totalCount } }",
+        "{ agents(statu: ACTIVE) { totalCount } }",
+        "{ agents(status: ACTIV) { totalCount } }",
+        "{ ...F } fragment F on Quer { __typename }",
+        'mutation { updatePhoneNumber(id: "x", input: { agentI: "x" }) { phoneNumber { id } } }',
+        "query ($status: AgentStatus) { agents(status: $status) { totalCount } }",
+    ],
+)
+async def test_names_are_suggested_only_where_introspection_tells_them_anyway(text: str) -> None:
+    messages = {}
+    for on in ("true", "false"):
+        async with open_gateway(settings={"introspection": on}) as gateway:
+            answer = await gateway.ask(text, {"status": "ACTIV"})
+            messages[on] = " ".join(error["message"] for error in answer["errors"])
+
+    assert "Did you mean" in messages["true"]
+    assert "Did you mean" not in messages["false"]
+
+
+@pytest.mark.parametrize("text", ["{ __schema { queryType { name } } }", '{ __type(name: "Agent") { name } }'])
+async def test_introspection_is_refused_where_it_is_off(text: str) -> None:
+    async with open_gateway(settings={"introspection": "false"}) as gateway:
+        answer = await gateway.ask(text)
+        typename = await gateway.data("{ __typename }")
+
+    assert {error["extensions"]["code"] for error in answer["errors"]} == {"GRAPHQL_VALIDATION_FAILED"}
+    assert "data" not in answer
+    assert typename == {"__typename": "Query"}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{ __typename " + "x " * 2000 + "}", "more than 2000 tokens"),
+        ("{ __typename }" + " " * 128_000, "128014 characters; the limit is 128000"),
+        ("{ " + "agent(id: 1) { numbers { " * 6 + "id" + " } }" * 6 + " }", "levels of depth"),
+    ],
+)
+async def test_a_document_over_a_limit_is_too_large(text: str, problem: str) -> None:
+    async with open_gateway() as gateway:
+        answer = await gateway.ask(text)
+
+    assert [error["extensions"]["code"] for error in answer["errors"]] == ["OPERATION_TOO_LARGE"]
+    assert problem in answer["errors"][0]["message"]

@@ -60,14 +60,13 @@ class Budget:
 
     def touch(self, entry: _Entry) -> None:
         """Mark an entry as used just now."""
-        if id(entry) in self._entries:
-            self._entries.move_to_end(id(entry))
+        self._entries.move_to_end(id(entry))
 
     def drop(self, entry: _Entry) -> None:
         """Let go of an entry."""
-        if self._entries.pop(id(entry), None):
-            self.used -= entry.size
-            entry.forget(entry)
+        del self._entries[id(entry)]
+        self.used -= entry.size
+        entry.forget(entry)
 
 
 class Memory:

@@ -64,7 +64,12 @@ class Client:
         if settings.redis_url:
             lasts = max(settings.cache_ttl, settings.stale_if_error)
             self.replicas = Replicas(
-                settings.redis_url, self.tenants, lasts=lasts, remember=self.remembers, clock=clock
+                settings.redis_url,
+                self.tenants,
+                lasts=lasts,
+                remember=self.remembers,
+                timeout=settings.redis_timeout,
+                clock=clock,
             )
         self.background: set[asyncio.Task[Any]] = set()
         """What goes on without a caller: writes that he left, replicas being told of answers."""
@@ -99,9 +104,8 @@ class Client:
 
         `fresh` keeps remembered answers out of it.
         """
-        if self.replicas and api_key:
-            await self.replicas.sync(api_key)
-        return Session(self, self.tenants[api_key], {"X-API-Key": api_key, "X-Request-Id": request_id}, fresh=fresh)
+        tenant = await self.replicas.sync(api_key) if self.replicas and api_key else self.tenants[api_key]
+        return Session(self, tenant, {"X-API-Key": api_key, "X-Request-Id": request_id}, fresh=fresh)
 
 
 class Session:

@@ -26,8 +26,6 @@ from gateway.upstream.quota import WINDOW, QuotaState
 from gateway.upstream.reads import Read
 from gateway.upstream.tenants import Tenant, Tenants
 
-TIMEOUT = 0.1
-"""Seconds that Redis may take for one command; a REST call takes longer."""
 PAUSE = 5.0
 """Seconds without Redis after it failed."""
 IDENTITY_LASTS = 30 * 24 * 3600
@@ -73,14 +71,18 @@ class Replicas:
         lasts: seconds for which an answer may be served, at the most.
         remember: whether answers are remembered at all, or only quota and sizes shared.
         tenants: named by the secret that all replicas share, once Redis has told it.
+        timeout: seconds that Redis may take for one command; a REST call takes longer.
         clock: unix seconds.
     """
 
-    def __init__(self, url: str, tenants: Tenants, *, lasts: float, remember: bool, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, url: str, tenants: Tenants, *, lasts: float, remember: bool, timeout: float, clock: Callable[[], float]
+    ) -> None:
         self.failures = 0
         """Commands that failed, for the metric."""
         once_more = Retry(NoBackoff(), 1)  # on a new connection, where Redis has closed the old one
-        self._redis = Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=once_more)
+        self._redis = Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=once_more)
+        self._timeout = timeout
         self._tenants = tenants
         self._lasts = int(lasts) + 1
         self._remember = remember
@@ -97,8 +99,8 @@ class Replicas:
         """Close the connections."""
         await self._redis.aclose()
 
-    async def sync(self, api_key: str) -> None:
-        """Take in what other replicas have learned and written since the last time."""
+    async def sync(self, api_key: str) -> Tenant:
+        """Return a key's tenant, with what other replicas have learned and written since the last time."""
         before = self._tenants[api_key]
         await self._guarded(self._identify)
         tenant = self._tenants[api_key]
@@ -121,6 +123,9 @@ class Replicas:
 
         async with tenant.log.lock:
             await self._guarded(read)
+        if tenant.log.seen != "0" or tenant.log.unsent:
+            self._tenants.keep(tenant)
+        return tenant
 
     async def learned(self, tenant: Tenant, event: Learned, body: bytes) -> None:
         """Tell the others of an answer; it is lost where Redis does not take it."""
@@ -152,7 +157,7 @@ class Replicas:
         if 0 < self._resume - self._clock() <= PAUSE:
             return
         try:
-            async with asyncio.timeout(2 * TIMEOUT):
+            async with asyncio.timeout(2 * self._timeout):
                 await command()
         except (RedisError, OSError, TimeoutError) as error:
             self.failures += 1
