@@ -19,7 +19,6 @@ ASSIGN = (
     'mutation($to: ID!) { assignPhoneNumber(input: {phoneNumber: "+4930123", agentId: $to}) { phoneNumber { id } } }'
 )
 LIST_CALL = "GET /numbers?page=1&limit=100"
-AGENTS_CALL = "GET /agents?page=1&limit=100"
 
 
 @pytest.fixture

@@ -8,17 +8,6 @@ from gateway.planner import PageRequest
 from gateway.upstream.cache import Budget, Memory
 from gateway.upstream.reads import Read
 
-LIST = "{ phoneNumbers(first: 100) { nodes { id friendlyName } } }"
-AGENTS = "{ agents(first: 100) { nodes { id name } } }"
-OWNED = "{ agents(first: 100) { nodes { id numbers { id } } } }"
-MOVE = "mutation($id: ID!, $to: ID) { updatePhoneNumber(id: $id, input: {agentId: $to}) { phoneNumber { id } } }"
-DELETE = "mutation($id: ID!) { deletePhoneNumber(id: $id) { deletedPhoneNumberId } }"
-ASSIGN = (
-    'mutation($to: ID!) { assignPhoneNumber(input: {phoneNumber: "+4930123", agentId: $to}) { phoneNumber { id } } }'
-)
-LIST_CALL = "GET /numbers?page=1&limit=100"
-AGENTS_CALL = "GET /agents?page=1&limit=100"
-
 
 def page(at: int) -> tuple[Read, bytes]:
     """A page of numbers as the upstream sends it."""

@@ -109,3 +109,16 @@ async def test_what_redis_holds_of_another_version_is_passed_over(store: Store) 
 
         assert len(data["agents"]["nodes"]) == 12
         assert len(two.calls) == 2
+
+
+async def test_a_redis_that_stays_away_is_asked_for_now_and_then_and_warned_of_once(tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with replicas(Store(tmp_path).url, count=1) as (gateway,):
+            await gateway.data(LIST)
+            gateway.clock.now += 6
+
+            await gateway.data(LIST)
+            metrics = (await gateway.http.get("/metrics")).text
+
+    assert "gateway_redis_failures_total 2.0" in metrics
+    assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == ["redis_unavailable"]

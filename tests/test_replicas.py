@@ -232,3 +232,14 @@ async def test_a_persisted_document_sent_to_one_replica_is_known_to_another(stor
 
     assert errors_of(before.json()) == [("PERSISTED_QUERY_NOT_FOUND", None)]
     assert after.json() == {"data": {"rateLimit": None}}
+
+
+async def test_an_answer_that_tells_no_quota_is_shared_all_the_same(store: Store) -> None:
+    async with replicas(store.url) as (one, two):
+        page = {"data": [], "pagination": {"page": 1, "limit": 100, "total": 0}}
+        one.upstream.play("GET /numbers.*", httpx.Response(200, json=page))
+        await one.data(LIST)
+        await told(store, 1)
+
+        assert (await two.data(LIST))["phoneNumbers"] == {"nodes": []}
+        assert two.calls == []

@@ -11,13 +11,6 @@ from tests.harness import Gateway, errors_of, open_gateway
 LIST = "{ phoneNumbers(first: 100) { nodes { id friendlyName } } }"
 AGENTS = "{ agents(first: 100) { nodes { id name } } }"
 OWNED = "{ agents(first: 100) { nodes { id numbers { id } } } }"
-MOVE = "mutation($id: ID!, $to: ID) { updatePhoneNumber(id: $id, input: {agentId: $to}) { phoneNumber { id } } }"
-DELETE = "mutation($id: ID!) { deletePhoneNumber(id: $id) { deletedPhoneNumberId } }"
-ASSIGN = (
-    'mutation($to: ID!) { assignPhoneNumber(input: {phoneNumber: "+4930123", agentId: $to}) { phoneNumber { id } } }'
-)
-LIST_CALL = "GET /numbers?page=1&limit=100"
-AGENTS_CALL = "GET /agents?page=1&limit=100"
 
 
 @pytest.fixture

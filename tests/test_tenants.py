@@ -99,6 +99,7 @@ def test_a_tenant_is_named_by_a_hash_that_differs_from_process_to_process() -> N
 def test_the_tenant_longest_unheard_of_is_forgotten_first() -> None:
     tenants = Tenants(1024)
     first, second = tenants["first"], tenants["second"]
+    tenants.keep(second)
     kept = [first, second]
     for i in range(MAX_TENANTS - 1):
         kept = [*kept, tenants[str(i)]][-1:]

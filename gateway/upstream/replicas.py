@@ -168,12 +168,11 @@ class Replicas:
 
     async def _identify(self) -> None:
         """Take on the secret that all replicas name their tenants by, or be the first to give one."""
-        known = await self._redis.get("omnia:identity")
+        known: Any = await self._redis.get("omnia:identity")
         if known is None:
             await self._redis.set("omnia:identity", self._tenants.secret, nx=True, ex=IDENTITY_LASTS)
             known = await self._redis.get("omnia:identity")
-        if isinstance(known, bytes):
-            self._tenants.adopt(known)
+        self._tenants.adopt(known or self._tenants.secret)  # a full Redis may have let it go again
 
     async def _flush(self, tenant: Tenant) -> None:
         while tenant.log.unsent:
