@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from gateway.loaders import Loader
+from gateway.upstream.errors import Unavailable
 from tests.harness import Fault, Gateway, errors_of, open_gateway, spent
 
 NESTED = "{ agents(first: 50) { nodes { name numbers { phoneNumber agent { name } } } } }"
@@ -107,6 +108,14 @@ async def test_a_batch_of_an_operation_that_is_over_does_not_begin() -> None:
     await settle()
 
     assert begun == []
+
+
+async def test_a_call_given_up_from_below_fails_those_who_wait_for_it() -> None:
+    async def fetch(_: list[str]) -> list[str | Exception]:
+        raise asyncio.CancelledError
+
+    with pytest.raises(Unavailable):
+        await Loader[str, str](fetch).load("a")
 
 
 async def test_a_failure_is_shared_by_those_who_wait_and_not_kept_for_those_who_come(gateway: Gateway) -> None:

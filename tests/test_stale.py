@@ -102,6 +102,20 @@ async def test_where_a_sweep_fails_each_key_is_answered_from_memory_if_it_can_be
     assert answer["extensions"]["quota"]["stale"] is True
 
 
+async def test_numbers_by_id_are_answered_from_memory_if_they_can_be(stale: Gateway) -> None:
+    some = list(stale.workspaces["demo"].numbers)[:3]
+    await warm(stale, number(some[1]))
+    stale.upstream.play("GET .*", httpx.Response(503))
+
+    answer = await stale.ask(
+        "{ " + " ".join(f'f{i}: phoneNumber(id: "{id_}") {{ id }}' for i, id_ in enumerate(some)) + " }"
+    )
+
+    assert answer["data"] == {"f0": None, "f1": {"id": some[1]}, "f2": None}
+    assert errors_of(answer) == [("UPSTREAM_UNAVAILABLE", ["f0"]), ("UPSTREAM_UNAVAILABLE", ["f2"])]
+    assert stale.calls == ["GET /numbers?page=1&limit=100"]
+
+
 async def test_an_answer_that_is_too_old_or_not_wanted_is_not_served_in_an_error(stale: Gateway) -> None:
     await stale.data(LIST)
     stale.upstream.play("GET .*", httpx.Response(503))
