@@ -28,9 +28,16 @@ from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 Rule = type[ASTValidationRule]
 
+MAX_NESTED_LISTS = 2
+"""`numbers` inside each other: an answer grows with that power of an agent's numbers, whatever its depth."""
+_TOO_NESTED = f"'numbers' is nested more than {MAX_NESTED_LISTS} times: the answer would grow without bound."
+
 
 class SameFieldsMerge(ValidationRule):
-    """Fields that share a response name in one place must be the same field with the same arguments."""
+    """Fields that share a response name in one place must be the same field with the same arguments.
+
+    On the same way through the document, lists inside lists are counted.
+    """
 
     def __init__(self, context: ValidationContext) -> None:
         super().__init__(context)
@@ -38,11 +45,11 @@ class SameFieldsMerge(ValidationRule):
 
     def enter_operation_definition(self, node: OperationDefinitionNode, *_: Any) -> None:
         """Merge the operation level by level, fragments included, and compare what meets."""
-        merged: list[list[SelectionSetNode]] = [[node.selection_set]]
-        seen: set[frozenset[int]] = set()  # fragments may be circular here, and may spread each other twice
+        merged: list[tuple[list[SelectionSetNode], int]] = [([node.selection_set], 0)]
+        seen: set[tuple[frozenset[int], int]] = set()  # fragments may be circular here, and may spread each other twice
         while merged:
-            sets = merged.pop()
-            key = frozenset(map(id, sets))
+            sets, lists = merged.pop()
+            key = frozenset(map(id, sets)), lists
             if key in seen:
                 continue
             seen.add(key)
@@ -58,7 +65,11 @@ class SameFieldsMerge(ValidationRule):
                         )
                     )
                 elif below := [field.selection_set for field in fields if field.selection_set]:
-                    merged.append(below)
+                    nested = lists + (fields[0].name.value == "numbers")
+                    if nested > MAX_NESTED_LISTS:
+                        self._context.report_error(GraphQLError(_TOO_NESTED, fields[0]))
+                    else:
+                        merged.append((below, nested))
 
     def _collect(self, sets: list[SelectionSetNode], groups: dict[str, list[FieldNode]]) -> None:
         """Group the fields of selection sets by response name; each fragment counts once."""

@@ -41,7 +41,7 @@ def test_says_what_graphql_core_says(root: str, on_agent: str, on_number: str) -
     text = f'{{ agent(id: "a") {root} {used} }} fragment A on Agent {on_agent} fragment P on PhoneNumber {on_number}'
     document = parse(text)
 
-    ours = validate(CORE, document, [SameFieldsMerge])
+    ours = [error for error in validate(CORE, document, [SameFieldsMerge]) if "conflict" in error.message]
     theirs = validate(CORE, document, [OverlappingFieldsCanBeMergedRule])
 
     assert bool(ours) == bool(theirs), (text, [str(error) for error in theirs])
@@ -62,7 +62,9 @@ def test_names_the_fields_that_conflict() -> None:
 def test_unknown_and_circular_fragments_end() -> None:
     document = parse("{ agents { nodes { ...F ...Gone } } } fragment F on Agent { numbers { agent { ...F ...F id } } }")
 
-    assert validate(CORE, document, [SameFieldsMerge]) == []
+    messages = [error.message for error in validate(CORE, document, [SameFieldsMerge])]
+
+    assert not any("conflict" in message for message in messages)
 
 
 @pytest.mark.parametrize(
@@ -113,3 +115,21 @@ async def test_a_document_over_a_limit_is_too_large(text: str, problem: str) -> 
 
     assert [error["extensions"]["code"] for error in answer["errors"]] == ["OPERATION_TOO_LARGE"]
     assert problem in answer["errors"][0]["message"]
+
+
+WALK = "{ numbers { agent { numbers { agent { BELOW } } } } }"
+
+
+@pytest.mark.parametrize(
+    ("text", "refusals"),
+    [
+        (f"{{ agents {{ nodes {WALK.replace('BELOW', 'name')} }} }}", 0),
+        (f"{{ agents {{ nodes {WALK.replace('BELOW', 'numbers { id }')} }} }}", 1),
+        (f"{{ agents {{ nodes {WALK.replace('BELOW', '...F')} }} }} fragment F on Agent {{ numbers {{ id }} }}", 1),
+    ],
+)
+async def test_numbers_nest_twice_since_answers_grow_with_their_power(text: str, refusals: int) -> None:
+    async with open_gateway() as gateway:
+        answer = await gateway.ask(text)
+
+    assert str(answer.get("errors")).count("nested more than 2 times") == refusals
