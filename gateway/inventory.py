@@ -6,31 +6,46 @@ unique ids are as many as the total that every page told.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Generic
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import compress
+from operator import attrgetter
+from typing import Any, Generic, Literal
+
+from msgspec import UNSET
 
 from gateway.planner import MAX_LIMIT, PageRequest, Size, pages_to_read
 from gateway.upstream import errors
-from gateway.upstream.client import Session
-from gateway.upstream.models import Listing, Row
+from gateway.upstream.client import Answer, Session
+from gateway.upstream.models import Agent, Listing, PhoneNumber, Row
+
+Pages = Callable[[Sequence[PageRequest]], Awaitable[list[Answer]]]
+
+_ID, _OWNER = attrgetter("id"), attrgetter("agent_id")
 
 
 class Odds:
     """What an operation's sweeps have saved so far, less what they have lost.
 
-    A page read on a guess may cost one call more than it saves. It is read only while nothing is lost, so that no
-    operation ever spends more than one call above one for each key.
+    A page read on a guess may cost one call more than it saves. It is read only while nothing is lost, and in `turn`
+    with other guesses, so that no operation ever spends more than one call above one for each key.
     """
 
-    balance = 0
+    def __init__(self) -> None:
+        self.balance = 0
+        self.turn = asyncio.Lock()
 
 
 class Inventory(Generic[Row]):
-    """One kind of object as this operation has seen it: rows by id, and whether they are all."""
+    """One kind of object as this operation has seen it: rows by id, and whether they are all.
 
-    def __init__(
-        self, name: str, session: Session, odds: Odds, page: Callable[[PageRequest], Awaitable[Listing[Row]]]
-    ) -> None:
+    Args:
+        name: of its list.
+        session: knows the list's size and what may be spent.
+        odds: of all sweeps of the operation.
+        pages: reads pages of the list, unfiltered; failures are values.
+    """
+
+    def __init__(self, name: Literal["agents", "numbers"], session: Session, odds: Odds, pages: Pages) -> None:
         self.rows: dict[str, Row] = {}
         self.complete = False
         """Whether every row was listed: as many unique ids as the total that each page told."""
@@ -39,23 +54,34 @@ class Inventory(Generic[Row]):
         self._name = name
         self._session = session
         self._odds = odds
-        self._page: Callable[[PageRequest], Awaitable[Listing[Row]]] = page
+        self._pages = pages
 
     @property
     def size(self) -> Size | None:
         """The list's size as this tenant last saw it."""
-        return self._session.tenant.size(self._name, self._session.now)
+        return self._session.tenant.size(self._name, self._session.clock())
 
-    def see(self, rows: Iterable[Row]) -> None:
-        """Take in rows; those seen before stay, so that an operation sees one state of each."""
-        for row in rows:
-            self.rows.setdefault(row.id, row)
+    def see(self, rows: Sequence[Row]) -> list[str]:
+        """Take in rows, and return their unique ids.
+
+        Those seen before stay, so that an operation sees one state of each.
+        """
+        fresh = dict(zip(map(_ID, rows), rows, strict=True))
+        ids = list(fresh)
+        for id_ in self.rows.keys() & fresh.keys():
+            del fresh[id_]
+        self.rows.update(fresh)
+        return ids
+
+    def take(self, listings: Sequence[Listing[Row]]) -> list[str]:
+        """Take in pages of the list, and return their unique ids."""
+        return self.see(listings[0].rows if len(listings) == 1 else [row for page in listings for row in page.rows])
 
     def see_page(self, listing: Listing[Row]) -> None:
         """Take in a page of the whole, unfiltered list: it may hold every row."""
-        ids = dict.fromkeys(row.id for row in listing.rows)
+        ids = self.take([listing])
         if not self.complete and listing.pagination and listing.pagination.total == len(ids):
-            self.complete, self.order = True, list(ids)
+            self.complete, self.order = True, ids
 
     async def sweep(self, keys: int, missing: Callable[[], int], worth: Callable[[], bool] = lambda: True) -> int:
         """Read pages while that is cheaper than one call for each missing key; return how many were read.
@@ -66,27 +92,76 @@ class Inventory(Generic[Row]):
         Raises:
             errors.UpstreamError: no single call would succeed either.
         """
+        if worth() and self._guesses(keys, missing()):
+            async with self._odds.turn:
+                return await self._sweep(keys, missing, worth)
+        return await self._sweep(keys, missing, worth)
+
+    def _guesses(self, keys: int, missing: int) -> bool:
+        """Tell whether a sweep would begin without knowing how many pages it will have."""
+        size = self.size
+        return not self.complete and not (size and size.sure) and pages_to_read(keys, missing, size, 0) > 0
+
+    async def _sweep(self, keys: int, missing: Callable[[], int], worth: Callable[[], bool]) -> int:
         read, ids, totals = 0, dict[str, None](), set[int]()
         while worth() and not self.complete and (more := pages_to_read(keys, missing(), self.size, read)):
             guess = not (read or (self.size and self.size.sure))
             if more > self._session.affordable or (guess and self._odds.balance < 0):
                 break
             limit = self.size.limit if self.size else MAX_LIMIT
-            requests = [PageRequest(page, limit) for page in range(read + 1, read + more + 1)]
-            self._odds.balance -= guess
-            answers = await asyncio.gather(*map(self._page, requests), return_exceptions=True)
-            self._odds.balance += guess
+            answers = await self._pages([PageRequest(page, limit) for page in range(read + 1, read + more + 1)])
             read += more
             pages = [answer for answer in answers if isinstance(answer, Listing)]
             if len(pages) < len(answers):
                 _raise_hopeless(answers)
                 break
-            for page in pages:
-                ids.update(dict.fromkeys(row.id for row in page.rows))
-                totals.add(page.pagination.total if page.pagination else -1)
+            ids |= dict.fromkeys(self.take(pages))
+            totals.update(page.pagination.total if page.pagination else -1 for page in pages)
             self.complete, self.order = totals == {len(ids)}, list(ids)
         self._odds.balance += max(-1, keys - read - (missing() if worth() else keys))
         return read
+
+
+class Numbers(Inventory[PhoneNumber]):
+    """The numbers, and whose they are.
+
+    Args:
+        agents: take in the whole agents that numbers bring along.
+    """
+
+    def __init__(self, session: Session, odds: Odds, pages: Pages, agents: Inventory[Agent]) -> None:
+        super().__init__("numbers", session, odds, pages)
+        self._agents = agents
+        self._told: bool | None = None
+
+    @property
+    def tell_owners(self) -> bool:
+        """Whether listed numbers say whose they are, as far as this tenant knows."""
+        return self._session.tenant.told is not False
+
+    def see_listing(self, listing: Listing[PhoneNumber]) -> None:
+        """Take in what an answer holds, agents included."""
+        self.see(listing.rows)
+        self._agents.see(listing.agents)
+
+    def take(self, listings: Sequence[Listing[PhoneNumber]]) -> list[str]:
+        """Take in pages, unless they do not say whose the numbers are: then they are not all that is to be known."""
+        for listing in listings:
+            if listing.rows and not self._told:
+                self._told = self._session.tenant.told = any(row.agent_id is not UNSET for row in listing.rows)
+            self._agents.see(listing.agents)
+        return super().take(listings) if self._told else list({row.id: None for page in listings for row in page.rows})
+
+    def owned(self, ids: Sequence[str]) -> dict[str, list[PhoneNumber]]:
+        """Return the numbers of those agents of whom all are known: seen ones, from a whole list that says whose."""
+        if not self.complete or self._told is False:
+            return {}
+        owned: dict[Any, list[PhoneNumber]] = {id_: [] for id_ in ids if id_ in self._agents.rows}
+        numbers = list(filter(None, map(self.rows.get, self.order)))
+        # a workspace may have thousands of which few are wanted
+        for number in compress(numbers, map(owned.__contains__, map(_OWNER, numbers))):
+            owned[number.agent_id].append(number)
+        return owned
 
 
 def _raise_hopeless(answers: Iterable[object]) -> None:

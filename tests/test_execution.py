@@ -10,13 +10,13 @@ import pytest
 import strawberry
 from graphql import OperationDefinitionNode, execute, parse
 
+from gateway.batches import Loader
 from gateway.context import Context
 from gateway.demo import create_demo, sample_workspace
 from gateway.errors import RequestError
 from gateway.execution import Engine
 from gateway.executor import MAX_CONDITIONS, CompiledExecutor, Counts, Plans
 from gateway.limits import Limits
-from gateway.loaders import Loader
 from gateway.settings import load
 from gateway.upstream import errors
 from gateway.upstream.client import Client

@@ -24,7 +24,7 @@ RANKS: tuple[set[str], ...] = (
     {"gateway.upstream.tenants"},
     {"gateway.upstream.calls", "gateway.upstream.replicas"},
     {"gateway.upstream.client"},
-    {"gateway.inventory"},
+    {"gateway.batches", "gateway.inventory"},
     {"gateway.loaders"},
     {"gateway.context"},
     {"gateway.schema.pagination", "gateway.schema.types"},

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import httpx
 import pytest
 
+from gateway.batches import Loader
 from gateway.demo import sample_workspace
-from gateway.loaders import Loader
 from tests.harness import Gateway, errors_of, open_gateway
 
 OWNED = "{ agents(first: 12) { nodes { id numbers { id } } } }"
@@ -49,10 +49,9 @@ class Gate:
         return httpx.Response(404)
 
 
-@pytest.mark.parametrize("batch", [True, False])
-async def test_a_waiter_that_is_cancelled_leaves_the_value_to_the_others(*, batch: bool) -> None:
+async def test_a_waiter_that_is_cancelled_leaves_the_value_to_the_others() -> None:
     source = Source()
-    loader: Loader[str, str] = Loader(source.fetch, batch=batch)
+    loader: Loader[str, str] = Loader(source.fetch)
     first, second = loader.load("a"), loader.load("a")
     await settle()
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from gateway.loaders import Loader
+from gateway.batches import Loader
 from gateway.upstream.errors import Unavailable
 from tests.harness import Fault, Gateway, errors_of, open_gateway, spent
 

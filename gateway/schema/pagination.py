@@ -5,7 +5,6 @@ the row's offset and a hash of the filters, so that one of another list or filte
 GraphQL Cursor Connections Specification; `page` and `limit` of the vendor's page.
 """
 
-import asyncio
 import base64
 import hashlib
 from collections.abc import Awaitable, Callable
@@ -17,7 +16,7 @@ from gateway.planner import MAX_LIMIT, PageRequest, window
 from gateway.upstream.errors import InvalidInput
 from gateway.upstream.models import Listing, Row
 
-Fetch = Callable[[PageRequest], Awaitable[Listing[Row]]]
+Fetch = Callable[[list[PageRequest]], Awaitable[list[Listing[Row]]]]
 
 
 class Edge(msgspec.Struct, Generic[Row]):
@@ -75,7 +74,7 @@ async def connect(
     """Load the window of `first` rows behind the cursor `after`, in one REST call where a page covers it.
 
     Args:
-        fetch: loads one page.
+        fetch: loads pages.
         first: rows wanted, 1 to 100.
         after: a cursor of this list with these filters, or None for the beginning.
         filters: the list's name and the filters that are set.
@@ -95,7 +94,7 @@ async def connect(
         # whether there is more to fetch, the first page tells
         requests[1:] = [request for request in requests[1:] if total is not None and request.start < total]
         before = len(rows), least
-        for request, page in zip(requests, await asyncio.gather(*map(fetch, requests)), strict=True):
+        for request, page in zip(requests, await fetch(requests), strict=True):
             told = page.pagination
             size = told.limit if told and 0 < told.limit < request.limit else request.limit
             limit = min(limit, size) if size < request.limit else limit

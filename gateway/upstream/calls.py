@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from gateway.upstream import errors
 from gateway.upstream.retry import may_retry
 from gateway.upstream.tenants import Bill, Tenant
-from gateway.upstream.wire import Wire, rejection, said
+from gateway.upstream.wire import Reply, Wire, rejection, said
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Call:
         self._tenant = tenant
         self._quota = tenant.quota
         self._request = request
-        self._answer: errors.Answer | None = None
+        self._reply: Reply | None = None
         self._sent = 0
         self._charged = 1
         self._bill.spent += 1
@@ -74,7 +74,7 @@ class Call:
         if reply.status != 401:
             path.keep(self._tenant)
         if 200 <= reply.status < 300:
-            self._answer = said(reply)
+            self._reply = reply
             return reply.body
         key = self._request[2]["X-API-Key"].encode()
         if len(key) >= MIN_SECRET:  # an upstream that repeats the key may be repeating the gateway's own
@@ -89,7 +89,7 @@ class Call:
         try:
             return decode()
         except errors.BadAnswer as error:
-            error.answer = self._answer
+            error.answer = self._reply and said(self._reply)
             raise
 
     def _afford(self) -> bool:

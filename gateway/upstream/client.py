@@ -8,17 +8,18 @@ decoded into `models`. Facts: the vendor's "Phone Numbers" page and its OpenAPI 
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
 import msgspec
 import structlog
 
-from gateway.planner import PageRequest, Size
+from gateway.planner import Size
 from gateway.settings import Settings
 from gateway.upstream import errors, models
 from gateway.upstream.calls import Call, Path
+from gateway.upstream.flights import Flight
 from gateway.upstream.quota import QuotaState
 from gateway.upstream.reads import Read, decode_written, number_path
 from gateway.upstream.replicas import Learned, Replicas, Wrote
@@ -28,6 +29,9 @@ from gateway.upstream.wire import Wire
 log = structlog.get_logger("gateway")
 
 _ENCODE = msgspec.json.Encoder().encode
+
+Answer = models.Listing[Any] | Exception
+"""What a read came to; one that failed is worth as much to the caller as one that did not."""
 
 
 class Client:
@@ -111,7 +115,7 @@ class Client:
 class Session:
     """The REST calls of one operation, all with one API key, and their bill.
 
-    Every method raises `errors.UpstreamError`. Ids are checked before they enter a path.
+    Writes raise `errors.UpstreamError`, reads return it. Ids are checked before they enter a path.
     """
 
     def __init__(self, client: Client, tenant: Tenant, headers: dict[str, str], *, fresh: bool) -> None:
@@ -124,12 +128,15 @@ class Session:
         self._headers = {**headers, "Accept": "application/json", "Accept-Encoding": "gzip"}
         self._max_age = 0.0 if fresh else client.settings.cache_ttl
         self._max_stale = 0.0 if fresh else client.settings.stale_if_error
-        self._deadline = asyncio.get_running_loop().time() + client.settings.deadline
+        self.clock = client.clock
+        """Tells unix seconds."""
+        self._loop = asyncio.get_running_loop()
+        self._deadline = self._loop.time() + client.settings.deadline
 
     @property
     def quota(self) -> QuotaState | None:
         """What is known of the key's quota."""
-        return self.tenant.quota.state(self._client.clock())
+        return self.tenant.quota.state(self.clock())
 
     @property
     def affordable(self) -> int:
@@ -137,29 +144,28 @@ class Session:
         left = self._client.settings.max_rest_calls - self.bill.spent
         return left if self.quota is None else min(left, self.quota.remaining)
 
-    @property
-    def now(self) -> float:
-        """Unix seconds by the gateway's clock."""
-        return self._client.clock()
+    async def read(self, reads: Sequence[Read], failed: Exception | None = None) -> list[Answer]:
+        """Answer GETs, all of them at once: from memory, from flights of this tenant under way, or by calls.
 
-    async def single(self, read: Read, failed: Exception | None = None) -> models.Listing[Any]:
-        """GET /agents/{id}, /numbers/{id} (each as a list of one) or /agents/{id}/numbers (all of them).
-
-        With `failed`, which stopped other calls, only what is remembered answers in place of it.
+        Failures are values, each in its place. With `failed`, which stopped other calls, only what is remembered
+        answers in place of it.
         """
-        return await self._read(read) if failed is None else self._outdated(read, failed)
-
-    async def agents(
-        self, page: PageRequest, status: models.AgentStatus | None = None, search: str | None = None
-    ) -> models.Listing[models.Agent]:
-        """GET /agents, one page."""
-        return await self._read(Read("agents", page=page, status=status and status.value, search=search))
-
-    async def numbers(
-        self, page: PageRequest, status: models.PhoneNumberStatus | None = None
-    ) -> models.Listing[models.PhoneNumber]:
-        """GET /numbers, one page."""
-        return await self._read(Read("numbers", page=page, status=status and status.value))
+        if failed is not None:
+            return [self._outdated(read, failed) for read in reads]
+        answers: list[Any] = [self.recall(read) for read in reads]
+        flights: dict[int, Flight] = {}
+        for at, read in enumerate(reads):
+            try:
+                if answers[at] is None:
+                    flights[at] = self._board(read)
+            except errors.UpstreamError as error:
+                answers[at] = self._outdated(read, error)
+        if flights:
+            await self.tenant.flights.join(flights.values(), self._deadline - self._loop.time())
+        for at, flight in flights.items():
+            answer = flight.outcome or self._too_late()
+            answers[at] = self._outdated(reads[at], answer) if isinstance(answer, Exception) else answer
+        return answers
 
     async def create_number(self, body: models.Body) -> models.Listing[models.PhoneNumber]:
         """POST /numbers."""
@@ -183,51 +189,40 @@ class Session:
 
     def recall(self, read: Read) -> models.Listing[Any] | None:
         """Return an answer that is remembered and young enough, without a call."""
-        held = self.tenant.memory.recall(read, self.now - self._max_age) if self._max_age else None
+        held = self.tenant.memory.recall(read, self.clock() - self._max_age) if self._max_age else None
         if held is None:
             return None
         self.bill.saved.cached += 1
         return held.listing
 
-    async def _read(self, read: Read) -> models.Listing[Any]:
-        """Answer a GET from memory, from a flight of this tenant under way, or by a call."""
-        target = read.target
-        known = self.recall(read)
-        if known is not None:
-            return known
-        try:
-            return await self._fetch(read, target)
-        except (errors.Failed, errors.RateLimited, errors.QuotaSpent) as error:
-            return self._outdated(read, error)
-
-    def _outdated(self, read: Read, error: Exception) -> models.Listing[Any]:
-        """Answer from memory because the upstream did not, and note the answer's age; or raise the error."""
+    def _outdated(self, read: Read, error: Exception) -> Answer:
+        """Answer from memory because the upstream did not, and note the answer's age; or return the error."""
         may = self._max_stale and isinstance(error, errors.Failed | errors.RateLimited | errors.QuotaSpent)
-        stale = self.tenant.memory.recall(read, self.now - self._max_stale) if may else None
+        stale = self.tenant.memory.recall(read, self.clock() - self._max_stale) if may else None
         if stale is None:
-            raise error
+            return error
         self.bill.saved.cached += 1
-        self.stale_age = max(self.stale_age or 0.0, self.now - stale.at)
+        self.stale_age = max(self.stale_age or 0.0, self.clock() - stale.at)
         return stale.listing
 
-    async def _fetch(self, read: Read, target: str) -> models.Listing[Any]:
-        flights = self.tenant.flights
-        if target in flights:
-            self.bill.saved.coalesced += 1
-        else:
-            call = self._admit("GET", target, None)
-            flights.launch(target, call.launch(self._fly(read, call)))
-        listing: models.Listing[Any] = await self._in_time(flights.join(target))
-        return listing
+    def _board(self, read: Read) -> Flight:
+        """Join the flight that a GET is on, or launch it."""
+        target, flights = read.target, self.tenant.flights
+        if flight := flights.find(target):
+            self.bill.saved.coalesced += flight.payer is not self.bill
+            return flight
+        call = self._admit("GET", target, None)
+        return flights.launch(target, call.launch(self._fly(read, call)), self.bill)
 
     async def _fly(self, read: Read, call: Call) -> models.Listing[Any]:
         """Send a GET and remember its answer, unless a write has come between."""
-        client, tenant, at = self._client, self.tenant, self.now
+        client, tenant, at = self._client, self.tenant, self.clock()
         writes, base = tenant.flights.writes, tenant.log.wrote
         try:
             body = await call.send()
         except errors.RateLimited:
-            self._tell(Learned(read, "", at, base, None, self.quota), b"")
+            if client.replicas:
+                self._tell(client.replicas, Learned(read, "", at, base, None, self.quota), b"")
             raise
         listing = call.read(lambda: read.decode(body))
         size = None
@@ -237,14 +232,13 @@ class Session:
         if writes == tenant.flights.writes:
             if client.remembers:
                 tenant.memory.hold(read, listing, at, len(body))
-            self._tell(Learned(read, "", at, base, size, self.quota), body)
+            if client.replicas:
+                self._tell(client.replicas, Learned(read, "", at, base, size, self.quota), body)
         return listing
 
-    def _tell(self, event: Learned, body: bytes) -> None:
+    def _tell(self, replicas: Replicas, event: Learned, body: bytes) -> None:
         """Let the other replicas know, without waiting for it."""
-        if replicas := self._client.replicas:
-            task = asyncio.ensure_future(replicas.learned(self.tenant, event, body))
-            self._client.watch(task)
+        self._client.watch(asyncio.ensure_future(replicas.learned(self.tenant, event, body)))
 
     async def _write(
         self, method: str, id_: str | None, body: models.Body | None
@@ -255,7 +249,10 @@ class Session:
         task = call.launch(self._carry_out(call, id_, [body["agentId"]] if body and "agentId" in body else []))
         self._client.watch(task)
         try:
-            answer: bytes = await self._in_time(asyncio.shield(task))
+            done, _ = await asyncio.wait((task,), timeout=self._deadline - self._loop.time())
+            if not done:
+                raise self._too_late()
+            answer = task.result()
             return models.Listing([]) if body is None else call.read(lambda: decode_written(answer, body))
         except errors.Failed as error:
             raise errors.in_doubt(error) from error
@@ -281,7 +278,7 @@ class Session:
             )
         fan_out = method == "GET" and self.bill.spent > 0
         reserve = client.settings.quota_reserve if fan_out else 0
-        wait = quota.refuse_for(client.clock(), reserve)
+        wait = quota.refuse_for(self.clock(), reserve)
         if wait is not None:
             spent = f"down to the last {reserve}, kept for single reads and writes" if reserve else "spent"
             refusal = errors.QuotaSpent(f"Your key's quota of REST calls is {spent}; try again in {wait} s.")
@@ -290,10 +287,6 @@ class Session:
             raise refusal
         return Call(client.path, self.bill, self.tenant, (method, target, self._headers, body))
 
-    async def _in_time(self, result: Any) -> Any:
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                return await result
-        except TimeoutError as error:
-            seconds = self._client.settings.deadline
-            raise errors.TimedOut(f"The operation took longer than {seconds:g} s; ask for less at once.") from error
+    def _too_late(self) -> errors.TimedOut:
+        seconds = self._client.settings.deadline
+        return errors.TimedOut(f"The operation took longer than {seconds:g} s; ask for less at once.")

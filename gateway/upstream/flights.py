@@ -6,17 +6,29 @@ flight to the others, and the last one to leave ends it. A write makes later rea
 """
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
+from gateway.upstream.errors import Unavailable
 
-class _Flight:
-    """One read under way, and how many wait for it."""
 
-    __slots__ = ("task", "waiters")
+class Flight:
+    """One read under way: its task, whose bill it is on, and how many wait for it."""
 
-    def __init__(self, task: "asyncio.Task[Any]") -> None:
+    __slots__ = ("payer", "target", "task", "waiters")
+
+    def __init__(self, target: str, task: "asyncio.Task[Any]", payer: object) -> None:
+        self.target = target
         self.task = task
+        self.payer = payer
         self.waiters = 0
+
+    @property
+    def outcome(self) -> Any:
+        """What it brought, or the exception it failed with; None while it is under way."""
+        if self.task.cancelled():
+            return Unavailable("The call to the upstream was given up; try again later.")
+        return (self.task.exception() or self.task.result()) if self.task.done() else None
 
 
 class Flights:
@@ -25,33 +37,37 @@ class Flights:
     def __init__(self) -> None:
         self.writes = 0
         """Writes so far: what was read before one must not be remembered after it."""
-        self._flights: dict[str, _Flight] = {}
+        self._flights: dict[str, Flight] = {}
 
-    def __contains__(self, target: str) -> bool:
-        return target in self._flights
+    def find(self, target: str) -> Flight | None:
+        """Return the read of a target that is under way, if there is one."""
+        return self._flights.get(target)
 
-    def launch(self, target: str, task: "asyncio.Task[Any]") -> None:
+    def launch(self, target: str, task: "asyncio.Task[Any]", payer: object) -> Flight:
         """Let others join a read that has just begun."""
-        flight = self._flights[target] = _Flight(task)
-        task.add_done_callback(lambda _: self._land(target, flight))
+        flight = self._flights[target] = Flight(target, task, payer)
+        task.add_done_callback(lambda _: self._land(flight))
+        return flight
 
-    async def join(self, target: str) -> Any:
-        """Wait for a read under way."""
-        flight = self._flights[target]
-        flight.waiters += 1
+    async def join(self, flights: Collection[Flight], seconds: float) -> None:
+        """Wait for reads under way until all have ended, or for so many seconds."""
+        for flight in flights:
+            flight.waiters += 1
         try:
-            return await asyncio.shield(flight.task)
+            # unlike gather it leaves them to others when it is cancelled, and takes no task for each
+            await asyncio.wait([flight.task for flight in flights], timeout=seconds)
         finally:
-            flight.waiters -= 1
-            if not flight.waiters and not flight.task.done():
-                self._land(target, flight)
-                flight.task.cancel()
+            for flight in flights:
+                flight.waiters -= 1
+                if not flight.waiters and not flight.task.done():
+                    self._land(flight)
+                    flight.task.cancel()
 
     def forget(self) -> None:
         """Let whoever asks from now on start anew; flights go on for those who wait."""
         self.writes += 1
         self._flights.clear()
 
-    def _land(self, target: str, flight: _Flight) -> None:
-        if self._flights.get(target) is flight:
-            del self._flights[target]
+    def _land(self, flight: Flight) -> None:
+        if self._flights.get(flight.target) is flight:
+            del self._flights[flight.target]

@@ -8,6 +8,7 @@ seconds). It is never held longer than one window, so that a clock that is off c
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 WINDOW = 3600
@@ -98,9 +99,14 @@ def _read(headers: Mapping[str, str], now: float) -> QuotaState | None:
 def _upstream_now(headers: Mapping[str, str], now: float) -> float:
     """Return the upstream's own clock where it tells it, because the reset is given in its time."""
     try:
-        return parsedate_to_datetime(headers["Date"]).timestamp()
+        return _timestamp(headers["Date"])
     except (KeyError, ValueError, OverflowError):
         return now
+
+
+@lru_cache(maxsize=16)
+def _timestamp(date: str) -> float:
+    return parsedate_to_datetime(date).timestamp()
 
 
 def _retry_after(headers: Mapping[str, str]) -> int | None:

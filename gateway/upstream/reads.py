@@ -47,9 +47,9 @@ class Read(msgspec.Struct, frozen=True):
             case "number":
                 return number_path(self.id)
         assert self.page  # noqa: S101 - a list is read page by page
-        query: dict[str, object] = {"page": self.page.page, "limit": self.page.limit}
-        query |= {name: value for name in ("status", "search") if (value := getattr(self, name)) is not None}
-        return f"/{self.kind}?{urlencode(query)}"
+        filters = {name: value for name in ("status", "search") if (value := getattr(self, name)) is not None}
+        more = f"&{urlencode(filters)}" if filters else ""
+        return f"/{self.kind}?page={self.page.page}&limit={self.page.limit}{more}"
 
     def decode(self, body: bytes) -> models.Listing[Any]:
         """Decode an answer's body.

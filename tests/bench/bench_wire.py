@@ -56,7 +56,7 @@ async def through_the_wire(client: Client, key: str) -> None:
 
 
 async def through_a_session(client: Client, key: str) -> None:
-    await (await client.session(key, "r1")).single(READ)
+    await (await client.session(key, "r1")).read([READ])
 
 
 @pytest.mark.parametrize("transport", ["built-in", "httpx"])
