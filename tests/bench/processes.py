@@ -107,7 +107,11 @@ class Started:
 
     def cpu_seconds(self) -> float:
         """Return user and system time so far, with that of children that have ended."""
-        return sum(sum(map(int, _stat(pid)[11:15])) for pid in self._family()) / TICKS
+        return sum(self.cpu_by_process())
+
+    def cpu_by_process(self) -> list[float]:
+        """Return the same for each process of the family."""
+        return [sum(map(int, _stat(pid)[11:15])) / TICKS for pid in self._family()]
 
     def rss(self, line: str = "VmRSS") -> float:
         """Return resident memory in MiB; as `VmHWM`, its peak since `reset_peak`."""
