@@ -10,7 +10,8 @@ from typing import Literal
 import httpx
 import trustme
 
-from gateway.upstream.transport import HttpxTransport, ReqwestTransport, Transport
+from gateway.upstream.pool import Pool
+from gateway.upstream.transport import HttpxTransport, Transport
 
 Then = Literal["keep", "close", "reset", "hang"]
 """What becomes of the connection after an answer."""
@@ -93,16 +94,16 @@ async def raw_upstream(tls: ssl.SSLContext | None = None) -> AsyncIterator[RawUp
         await upstream.stop()
 
 
-def built_in(timeout: float, connections: int, ca: trustme.CA | None = None) -> Transport:
+def built_in(url: str, timeout: float, connections: int, ca: trustme.CA | None = None) -> Transport:
     """The built-in transport."""
     pem = ca.cert_pem.bytes() if ca else None
-    return ReqwestTransport(timeout=timeout, connections=connections, certificates=pem)
+    return Pool(url, timeout=timeout, connections=connections, certificates=pem)
 
 
-def plain_httpx(timeout: float, connections: int, ca: trustme.CA | None = None) -> Transport:
+def plain_httpx(url: str, timeout: float, connections: int, ca: trustme.CA | None = None) -> Transport:
     """The transport of httpx itself, plugged in."""
     limits = httpx.Limits(max_connections=connections)
     context = ssl.create_default_context() if ca else _SYSTEM
     if ca:
         ca.configure_trust(context)
-    return HttpxTransport(httpx.AsyncHTTPTransport(verify=context, limits=limits), timeout)
+    return HttpxTransport(url, httpx.AsyncHTTPTransport(verify=context, limits=limits), timeout)

@@ -20,8 +20,9 @@ RANKS: tuple[set[str], ...] = (
     {"gateway.asked", "gateway.graphiql.samples", "gateway.upstream.models", "gateway.upstream.errors", "gateway.demo"},
     {"gateway.graphiql", "gateway.errors", "gateway.response", "gateway.upstream.retry", "gateway.upstream.quota"},
     {"gateway.upstream.transport", "gateway.upstream.reads", "gateway.upstream.flights"},
-    {"gateway.connection", "gateway.cost", "gateway.upstream.wire", "gateway.upstream.cache"},
-    {"gateway.upstream.tenants"},
+    {"gateway.connection", "gateway.cost", "gateway.upstream.cache", "gateway.upstream.http1"},
+    {"gateway.upstream.tenants", "gateway.upstream.pool"},
+    {"gateway.upstream.wire"},
     {"gateway.upstream.calls", "gateway.upstream.replicas"},
     {"gateway.upstream.client"},
     {"gateway.batches", "gateway.inventory"},
@@ -43,7 +44,7 @@ RANKS: tuple[set[str], ...] = (
 """From the bottom up: a module imports only from sets above its own in this list."""
 
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
-ON_HTTPX = {"gateway.upstream.wire", "gateway.upstream.transport"}
+ON_HTTPX = {f"gateway.upstream.{name}" for name in ("wire", "transport", "pool", "http1")}
 TYPED_BY_HTTPX = {"gateway.upstream.client", "gateway.app"}
 """They pass a transport on, and name httpx only for its type."""
 

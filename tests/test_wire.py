@@ -2,20 +2,21 @@
 
 import asyncio
 import os
+import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from pyreqwest.exceptions import BuilderError
 from structlog.testing import capture_logs
 
 from gateway.app import create_app
 from gateway.settings import load
 from gateway.upstream import errors
-from gateway.upstream.transport import with_authorities
+from gateway.upstream.pool import with_authorities
 from gateway.upstream.wire import MAX_MESSAGE, Reply, rejection
 from tests.harness import errors_of, spent
 from tests.raw_upstream import answer, raw_upstream
@@ -121,17 +122,26 @@ async def test_proxies_of_the_environment_are_not_used() -> None:
     assert len(upstream.requests) == 2
 
 
-def test_a_system_without_certificates_gets_certifis() -> None:
-    def build(certificates: bytes | None) -> bytes:
-        if certificates is None:
-            raise BuilderError("builder error", {"causes": None})
-        return certificates
+def test_a_system_without_certificates_gets_certifis(tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     with capture_logs() as logs:
-        authorities = with_authorities(build)
+        with_authorities(context, str(tmp_path))
+        with_authorities(context, None)
 
-    assert b"BEGIN CERTIFICATE" in authorities
+    assert context.cert_store_stats()["x509_ca"] > 50
     assert [line["event"] for line in logs] == ["no_system_certificates"]
+
+
+def test_a_directory_of_certificates_is_believed(tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    (tmp_path / "5ad8a5d6.0").touch()
+
+    with capture_logs() as logs:
+        with_authorities(context, str(tmp_path))
+
+    assert context.cert_store_stats()["x509_ca"] == 0
+    assert logs == []
 
 
 NESTED = b'{"error": {"message": "No such agent", "code": "NOT_FOUND"}}'
@@ -157,7 +167,7 @@ STATUSES: list[tuple[int, bytes, type[errors.UpstreamError], str]] = [
 def test_a_status_becomes_its_exception(
     status: int, body: bytes, kind: type[errors.UpstreamError], message: str
 ) -> None:
-    error = rejection(Reply(status, {"X-Request-Id": "r" * 200}, body))
+    error = rejection(Reply(status, {"x-request-id": "r" * 200}, body))
 
     assert (type(error), str(error)) == (kind, message)
     assert error.answer

@@ -86,8 +86,8 @@ class Quota:
 
 def _read(headers: Mapping[str, str], now: float) -> QuotaState | None:
     try:
-        limit, remaining = int(headers["X-RateLimit-Limit"]), int(headers["X-RateLimit-Remaining"])
-        reset = float(headers["X-RateLimit-Reset"])
+        limit, remaining = int(headers["x-ratelimit-limit"]), int(headers["x-ratelimit-remaining"])
+        reset = float(headers["x-ratelimit-reset"])
     except (KeyError, ValueError):
         return None
     wait = reset - _upstream_now(headers, now)
@@ -99,7 +99,7 @@ def _read(headers: Mapping[str, str], now: float) -> QuotaState | None:
 def _upstream_now(headers: Mapping[str, str], now: float) -> float:
     """Return the upstream's own clock where it tells it, because the reset is given in its time."""
     try:
-        return _timestamp(headers["Date"])
+        return _timestamp(headers["date"])
     except (KeyError, ValueError, OverflowError):
         return now
 
@@ -110,5 +110,5 @@ def _timestamp(date: str) -> float:
 
 
 def _retry_after(headers: Mapping[str, str]) -> int | None:
-    value = headers.get("Retry-After", "")
+    value = headers.get("retry-after", "")
     return min(max(int(value[:9]), 1), WINDOW) if value.isascii() and value.isdigit() else None

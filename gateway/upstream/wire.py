@@ -5,7 +5,6 @@ or header of one caller can reach another. A body is unpacked here, within a cap
 wrong leaves as an `errors.UpstreamError`, and says whether the upstream may have seen the call.
 """
 
-import asyncio
 import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,7 +13,8 @@ import httpx
 import msgspec
 
 from gateway.upstream import errors, models
-from gateway.upstream.transport import HttpxTransport, ReqwestTransport, Transport
+from gateway.upstream.pool import Pool
+from gateway.upstream.transport import HttpxTransport, Transport
 
 MAX_MESSAGE = 500
 """Characters of an upstream's message that are passed on."""
@@ -59,12 +59,11 @@ class Wire:
         max_bytes: int,
         transport: httpx.AsyncBaseTransport | Transport | None = None,
     ) -> None:
-        self._base = base_url.rstrip("/")
         self._timeout = timeout
         self._max_bytes = max_bytes
         if isinstance(transport, httpx.AsyncBaseTransport):
-            transport = HttpxTransport(transport, timeout)
-        self._transport = transport or ReqwestTransport(timeout=timeout, connections=connections)
+            transport = HttpxTransport(base_url, transport, timeout)
+        self._transport = transport or Pool(base_url, timeout=timeout, connections=connections)
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -79,8 +78,7 @@ class Wire:
         intake = _Intake(self._max_bytes)
         sent = headers if body is None else {**headers, "Content-Type": "application/json"}
         try:
-            async with asyncio.timeout(self._timeout):
-                await self._transport.exchange(method, self._base + target, sent, body, intake)
+            await self._transport.exchange(method, target, sent, body, intake)
             return intake.reply()
         except _FAILURES as error:
             raise _failure(error, self._timeout, answered=intake.status > 0) from error
@@ -101,7 +99,7 @@ class _Intake:
         """Take status and headers."""
         self.status = status
         self._headers = headers
-        encoding = headers.get("Content-Encoding", "identity").lower()
+        encoding = headers.get("content-encoding", "identity").lower()
         if encoding in {"gzip", "deflate"}:
             self._unpack = zlib.decompressobj(wbits=47)  # gzip or zlib, by its header
         elif encoding != "identity":
@@ -152,7 +150,7 @@ def rejection(reply: Reply) -> errors.UpstreamError:
 
 def said(reply: Reply, code: str | None = None) -> errors.Answer:
     """Return what an answer says of itself."""
-    return errors.Answer(reply.status, code, reply.headers.get("X-Request-Id", "")[:100] or None)
+    return errors.Answer(reply.status, code, reply.headers.get("x-request-id", "")[:100] or None)
 
 
 def _told(body: bytes) -> models.ErrorBody | None:
