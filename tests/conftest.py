@@ -1,9 +1,10 @@
 """Fixtures: a gateway on the demo's sample workspaces. And a rule: under CI nothing is skipped."""
 
+import asyncio
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +13,13 @@ import pytest
 from tests.harness import Gateway, open_gateway
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+def pytest_asyncio_loop_factories(item: pytest.Function) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """A module's `LOOPS`, on each of which its tests run; asyncio's own where it has none."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]]
+    loops = getattr(item.module, "LOOPS", {"asyncio": asyncio.new_event_loop})
+    return loops
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Literal
 
 import httpx
 import trustme
+import uvloop
 
 from gateway.upstream.pool import Pool
 from gateway.upstream.transport import HttpxTransport, Transport
@@ -16,6 +17,7 @@ from gateway.upstream.transport import HttpxTransport, Transport
 Then = Literal["keep", "close", "reset", "hang"]
 """What becomes of the connection after an answer."""
 
+BOTH_LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 _SYSTEM = ssl.create_default_context()
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
@@ -32,9 +34,11 @@ class RawUpstream:
     def __init__(self) -> None:
         self.requests: list[bytes] = []
         self.seen = asyncio.Event()
+        self.left = asyncio.Event()
+        """Set once a client has closed a connection that hangs, or waits for a request."""
+        self.connections = 0
         self.script: list[tuple[bytes, Then]] = [(answer(), "keep")]
         self.url = ""
-        self._end = asyncio.Event()
         self._open: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
 
     @property
@@ -49,6 +53,7 @@ class RawUpstream:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until the script ends it or the test does."""
         self._open[asyncio.current_task()] = writer
+        self.connections += 1
         try:
             then: Then = "keep"
             while then == "keep":
@@ -58,13 +63,19 @@ class RawUpstream:
                 writer.write(data)
                 await writer.drain()
             if then == "hang":
-                await self._end.wait()
+                await reader.read()
+                self.left.set()
             elif then == "reset":
                 writer.transport.abort()
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the client is gone
+            self.left.set()
         finally:
             writer.close()
+
+    def push(self, data: bytes) -> None:
+        """Write to every connection without having been asked."""
+        for writer in self._open.values():
+            writer.write(data)
 
     async def _request(self, reader: asyncio.StreamReader) -> bytes:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -73,7 +84,6 @@ class RawUpstream:
 
     async def stop(self) -> None:
         """End every connection."""
-        self._end.set()
         for task, writer in self._open.items():
             writer.transport.abort()
             if task:

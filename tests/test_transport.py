@@ -7,6 +7,7 @@ import ssl
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trustme
@@ -14,8 +15,9 @@ import trustme
 from gateway.upstream import errors
 from gateway.upstream.transport import Transport
 from gateway.upstream.wire import Wire, rejection
-from tests.raw_upstream import RawUpstream, Then, answer, built_in, plain_httpx, raw_upstream
+from tests.raw_upstream import BOTH_LOOPS, RawUpstream, Then, answer, built_in, plain_httpx, raw_upstream
 
+LOOPS = BOTH_LOOPS
 KEY = {"X-API-Key": "demo", "Accept": "application/json"}
 MAX_BYTES = 2**20
 BOMB = gzip.compress(bytes(32 * MAX_BYTES))
@@ -46,6 +48,25 @@ async def connect(carry: Callable[..., Transport]) -> AsyncIterator[Open]:
         await wire.aclose()
 
 
+@asynccontextmanager
+async def echoing() -> AsyncIterator[tuple[str, list[asyncio.StreamWriter]]]:
+    """A REST API that answers with the target of the request, and its connections."""
+    connections: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        with suppress(asyncio.IncompleteReadError, OSError):
+            while True:
+                writer.write(answer((await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", connections
+    server.close()
+    for writer in connections:
+        writer.close()
+
+
 @pytest.fixture
 async def upstream() -> AsyncIterator[RawUpstream]:
     async with raw_upstream() as opened:
@@ -72,6 +93,15 @@ BROKEN: dict[str, tuple[bytes, Then, type[errors.Failed]]] = {
     "header of 1 MB": (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 2**20 + b"\r\n\r\n", "close", errors.BadAnswer),
     "100,000 headers": (b"HTTP/1.1 200 OK\r\n" + MANY + b"\r\n", "close", errors.BadAnswer),
     "two lengths": (answer(b"{}", "200 OK", "Content-Length: 3"), "close", errors.BadAnswer),
+    "length of no number": (answer(b"{}").replace(b": 2", b": two"), "close", errors.BadAnswer),
+    "length and chunks": (CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 2\r\n\r\n{}"), "close", errors.BadAnswer),
+    "name with a space": (answer(b"{}", "200 OK", "X-A : b"), "close", errors.BadAnswer),
+    "only interim answers": (b"HTTP/1.1 100 Continue\r\n\r\n" * 9, "close", errors.Unavailable),
+    "other protocol": (
+        b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        "close",
+        errors.BadAnswer,
+    ),
     "chunk of no size": (CHUNKED + b"ZZ\r\n{}\r\n", "close", errors.BadAnswer),
     "chunks cut off": (CHUNKED + b"2\r\n{}\r\n", "close", errors.BadAnswer),
     "body cut off": (LONG, "close", errors.BadAnswer),
@@ -183,6 +213,13 @@ async def test_a_key_that_is_no_header_is_never_sent(connect: Open, upstream: Ra
     assert upstream.requests == []
 
 
+async def test_a_handshake_that_hangs_counts_as_not_sent(connect: Open, upstream: RawUpstream) -> None:
+    failure = await fail(connect(upstream.url.replace("http:", "https:"), timeout=0.1))
+
+    assert failure == (errors.TimedOut, False)
+    assert upstream.requests == []
+
+
 GOOD: dict[str, tuple[bytes, Then, bytes]] = {
     "whole": (answer(b'{"a": 1}'), "keep", b'{"a": 1}'),
     "chunked": (CHUNKED + b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n", "keep", b"{}"),
@@ -196,6 +233,14 @@ GOOD: dict[str, tuple[bytes, Then, bytes]] = {
     ),
     "just small enough": (answer(bytes(MAX_BYTES)), "keep", bytes(MAX_BYTES)),
     "no content": (b"HTTP/1.1 204 No Content\r\n\r\n", "keep", b""),
+    "not modified": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", "keep", b""),
+    "HTTP/1.0": (answer().replace(b"/1.1", b"/1.0"), "close", b"{}"),
+    "HTTP/1.0, kept": (answer(b"{}", "200 OK", "Connection: keep-alive").replace(b"/1.1", b"/1.0"), "keep", b"{}"),
+    "its last": (answer(b"{}", "200 OK", "connection: Close"), "hang", b"{}"),
+    "trailers": (CHUNKED + b"2;a=b\r\n{}\r\n0\r\nX-T: 1\r\nX-U: 2\r\n\r\n", "keep", b"{}"),
+    "upper case": (b"HTTP/1.1 200 OK\r\nTRANSFER-ENCODING: CHUNKED\r\n\r\n2\r\n{}\r\n0\r\n\r\n", "keep", b"{}"),
+    "spaces": (b"HTTP/1.1 200 OK\r\ncontent-length:2  \r\ncontent-encoding: \t identity \r\n\r\n{}", "keep", b"{}"),
+    "no reason": (answer(b"{}", "200"), "keep", b"{}"),
 }
 
 
@@ -296,3 +341,26 @@ async def test_a_call_given_up_in_its_body_frees_its_place(connect: Open, upstre
 
     assert failure == (errors.TimedOut, True)
     assert (await wire.attempt("GET", "/agents", KEY, None)).status == 200
+
+
+async def test_a_call_given_up_in_its_body_closes_its_connection(connect: Open, upstream: RawUpstream) -> None:
+    upstream.play((LONG, "hang"), (answer(), "keep"))
+    wire = connect(upstream.url, connections=1)
+    call = asyncio.create_task(wire.attempt("GET", "/agents", KEY, None))
+    await upstream.seen.wait()
+
+    call.cancel()
+    await asyncio.wait([call])
+
+    await upstream.left.wait()
+    assert (await wire.attempt("GET", "/agents", KEY, None)).body == b"{}"
+
+
+async def test_calls_come_back_with_their_own_answers_over_few_connections(connect: Open) -> None:
+    async with echoing() as (url, connections):
+        wire = connect(url, connections=4)
+
+        replies = await asyncio.gather(*(wire.attempt("GET", f"/agents/{i}", KEY, None) for i in range(200)))
+
+    assert [reply.body for reply in replies] == [f"/agents/{i}".encode() for i in range(200)]
+    assert len(connections) <= 4

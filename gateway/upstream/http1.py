@@ -105,16 +105,17 @@ class Connection(asyncio.Protocol):
         """End an answer that has no other end; the transport closes itself then."""
         self._leave()
         if self._answer is not None and self._begun and not self._delimited:
+            self._keep = False
             self._end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail what is under way."""
         self._leave()
+        self.lost.set_result(None)
         if self._alarm:
             self._alarm.cancel()
         if self._answer is not None:
             self._end(httpx.ReadError(f"The connection was lost: {exc}"))
-        self.lost.set_result(None)
 
     def on_message_begin(self) -> None:
         """Refuse what follows a complete answer (llhttp's callback, as are the rest)."""
@@ -127,7 +128,7 @@ class Connection(asyncio.Protocol):
         if self._barren > MAX_HEAD and sum(map(len, (*fields, *fields.values()))) > MAX_HEAD:
             raise httpx.RemoteProtocolError("The answer's head is too large.")
         if status < 200:
-            if status <= 101 and status != 100:
+            if status < 100 or status == 101:
                 raise httpx.RemoteProtocolError(f"The answer's status is {status}.")
             fields.clear()
             return
@@ -170,11 +171,8 @@ class Connection(asyncio.Protocol):
         """End the exchange."""
         answer, self._answer = self._answer, None
         del self._sink
-        if error is not None:
-            self.abort()
-        elif not self._keep:
-            self._leave()
-            self._transport.close()
+        if error is not None or not self._keep:
+            self.abort()  # flushes nothing: who has answered need not read on
         if answer is None or answer.done():
             return
         if error is None:

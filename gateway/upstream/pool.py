@@ -81,7 +81,7 @@ class Pool:
         for limit in self._connecting:
             limit.reschedule(0)
         while place := self._next():
-            place.set_result(None)
+            place.set_exception(_closed())
         lost = [connection.lost for connection in self._all]
         for connection in list(self._all):
             connection.abort()
@@ -149,7 +149,7 @@ class Pool:
 
     async def _connect(self) -> Connection:
         if self._closed:
-            raise httpx.ConnectError("The transport is closed.")
+            raise _closed()
         loop = asyncio.get_running_loop()
         limit = asyncio.timeout(self._timeout / 2)
         self._connecting.add(limit)
@@ -173,6 +173,10 @@ class Pool:
         return connection
 
 
+def _closed() -> httpx.ConnectError:
+    return httpx.ConnectError("The transport is closed.")
+
+
 def _deny(place: "asyncio.Future[Connection | None]") -> None:
     if not place.done():
         place.set_exception(httpx.PoolTimeout("No connection became free in time."))
@@ -181,9 +185,9 @@ def _deny(place: "asyncio.Future[Connection | None]") -> None:
 def _tls(certificates: bytes | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
+    with_authorities(context, ssl.get_default_verify_paths().capath)
     if certificates:
         context.load_verify_locations(cadata=certificates.decode("ascii"))
-    with_authorities(context, ssl.get_default_verify_paths().capath)
     return context
 
 

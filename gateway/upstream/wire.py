@@ -92,7 +92,8 @@ class _Intake:
         self._max_bytes = max_bytes
         self._headers: Mapping[str, str] = {}
         self._unpack: zlib._Decompress | None = None
-        self._chunks: list[bytes] = []
+        self._first: bytes | None = None
+        self._rest = bytearray()
         self._size = 0
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
@@ -116,13 +117,17 @@ class _Intake:
             raise errors.BadAnswer(
                 f"The upstream's answer is larger than {self._max_bytes} bytes; ask for fewer objects at once."
             )
-        self._chunks.append(chunk)
+        if self._first is None:  # most bodies come in one piece, others in a million
+            self._first = chunk
+        else:
+            self._rest += chunk
 
     def reply(self) -> Reply:
         """Return the answer, which must be complete."""
-        if self._unpack and self._chunks and not self._unpack.eof:
+        if self._unpack and self._first is not None and not self._unpack.eof:
             raise _broken()
-        return Reply(self.status, self._headers, b"".join(self._chunks))
+        body = self._first or b""
+        return Reply(self.status, self._headers, body + self._rest if self._rest else body)
 
 
 def rejection(reply: Reply) -> errors.UpstreamError:
