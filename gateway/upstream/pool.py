@@ -1,20 +1,25 @@
 """The built-in transport: the connections to the REST API, who may use one, and since when.
 
 `wire` calls `exchange`. HTTP/1.1 with keep-alive, over TLS with the certificate always verified; no redirects, cookies,
-proxies, unpacking or second tries. Code of our own on llhttp and asyncio's transports, because an operation makes up to
-a hundred calls and the client libraries spend most of a call's CPU on what the gateway does not use.
+proxies, unpacking or second tries. It is code of our own, on asyncio's transports and uvicorn's parser, because an
+operation makes up to a hundred calls and a client library spends most of a call on what the gateway does not use. CPU
+microseconds of a GET of 1 KB through the whole `Wire` (Python 3.11, uvloop), 1 / 20 in flight: this 21 / 17 (TLS
+40 / 24), aiohttp 77 / 67 (TLS 113 / 97), pyreqwest 107 / 44 (TLS 122 / 41), httpx's own 614 / 1,652 (TLS 689 / 1,417).
+pyreqwest besides ran threads, kept 0.5 MiB for each connection, and went on with calls that had been given up.
 """
 
 import asyncio
 import ssl
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import certifi
 import httpx
 import structlog
 
+from gateway.upstream.dial import dial
 from gateway.upstream.http1 import Connection
 from gateway.upstream.transport import USER_AGENT, Sink
 
@@ -157,8 +162,7 @@ class Pool:
             async with limit:
                 _, connection = await loop.create_connection(
                     lambda: Connection(loop, self._drop),
-                    self._host,
-                    self._port,
+                    sock=await dial(self._host, self._port),
                     ssl=self._tls,
                     server_hostname=self._host if self._tls else None,
                 )
@@ -178,7 +182,7 @@ def _closed() -> httpx.ConnectError:
 
 
 def _deny(place: "asyncio.Future[Connection | None]") -> None:
-    if not place.done():
+    with suppress(asyncio.InvalidStateError):  # it was given, or given up, a moment ago
         place.set_exception(httpx.PoolTimeout("No connection became free in time."))
 
 
