@@ -132,7 +132,9 @@ class Connection(asyncio.Protocol):
                 raise httpx.RemoteProtocolError(f"The answer's status is {status}.")
             fields.clear()
             return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1").rstrip() for name, value in fields.items()}
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1").rstrip(" \t") for name, value in fields.items()
+        }
         self._begun = True
         self._delimited = "content-length" in headers or "transfer-encoding" in headers
         self._sink.begin(status, headers)

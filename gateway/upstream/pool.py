@@ -84,7 +84,8 @@ class Pool:
         """Close every connection, and end what is under way."""
         self._closed = True
         for limit in self._connecting:
-            limit.reschedule(0)
+            with suppress(RuntimeError):  # it is running out as it is
+                limit.reschedule(0)
         while place := self._next():
             place.set_exception(_closed())
         lost = [connection.lost for connection in self._all]

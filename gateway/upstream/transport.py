@@ -60,15 +60,20 @@ class HttpxTransport:
         """Send a request and hand its answer to the sink."""
         url = self._base + target
         request = httpx.Request(method, url, headers=dict(headers), content=body, extensions=self._extensions)
-        async with asyncio.timeout(self._timeout):  # httpx limits each read, not all of them together
-            response = await self._transport.handle_async_request(request)
-            try:
-                sink.begin(response.status_code, response.headers)
-                async for chunk in response.stream:  # type: ignore[union-attr]  # an async transport's stream is async
-                    sink.feed(chunk)
-            finally:
-                await response.aclose()
+        try:
+            async with asyncio.timeout(self._timeout):  # httpx limits each read, not all of them together
+                await self._read(await self._transport.handle_async_request(request), sink)
+        except TimeoutError as error:
+            raise httpx.ReadTimeout("The answer did not come in time.") from error
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._transport.aclose()
+
+    async def _read(self, response: httpx.Response, sink: Sink) -> None:
+        try:
+            sink.begin(response.status_code, response.headers)
+            async for chunk in response.stream:  # type: ignore[union-attr]  # an async transport's stream is async
+                sink.feed(chunk)
+        finally:
+            await response.aclose()
