@@ -55,6 +55,8 @@ class Inventory(Generic[Row]):
         self._session = session
         self._odds = odds
         self._pages = pages
+        self._ahead, self._staked = 0, 0
+        """Pages read ahead for the next sweep, and what that may lose."""
 
     @property
     def size(self) -> Size | None:
@@ -83,6 +85,22 @@ class Inventory(Generic[Row]):
         if not self.complete and listing.pagination and listing.pagination.total == len(ids):
             self.complete, self.order = True, ids
 
+    def ahead(self, keys: int, *, sure: bool) -> list[PageRequest]:
+        """Return the pages that a sweep may begin with before its keys are known; the next one will be given them.
+
+        There will be so many keys, or that many at the most where that is not `sure`.
+        """
+        size = self.size
+        pages = pages_to_read(keys, keys, size, 0)
+        staked = 0 if sure and size and size.sure else 1
+        if staked and (pages > 1 or self._odds.balance < 0 or self._odds.turn.locked()):
+            return []
+        if self.complete or self._ahead or not 0 < pages < self._session.affordable:
+            return []
+        self._ahead, self._staked = pages, staked
+        self._odds.balance -= staked
+        return [PageRequest(page, size.limit if size else MAX_LIMIT) for page in range(1, pages + 1)]
+
     async def sweep(self, keys: int, missing: Callable[[], int], worth: Callable[[], bool] = lambda: True) -> int:
         """Read pages while that is cheaper than one call for each missing key; return how many were read.
 
@@ -100,12 +118,17 @@ class Inventory(Generic[Row]):
     def _guesses(self, keys: int, missing: int) -> bool:
         """Tell whether a sweep would begin without knowing how many pages it will have."""
         size = self.size
-        return not self.complete and not (size and size.sure) and pages_to_read(keys, missing, size, 0) > 0
+        known = self.complete or self._ahead or (size and size.sure)
+        return not known and pages_to_read(keys, missing, size, 0) > 0
 
     async def _sweep(self, keys: int, missing: Callable[[], int], worth: Callable[[], bool]) -> int:
         read, ids, totals = 0, dict[str, None](), set[int]()
-        while worth() and not self.complete and (more := pages_to_read(keys, missing(), self.size, read)):
-            guess = not (read or (self.size and self.size.sure))
+        ahead, self._ahead = self._ahead, 0
+        self._odds.balance += self._staked
+        self._staked = 0
+        while worth() and not self.complete and (more := ahead or pages_to_read(keys, missing(), self.size, read)):
+            guess = not (read or ahead or (self.size and self.size.sure))
+            ahead = 0
             if more > self._session.affordable or (guess and self._odds.balance < 0):
                 break
             limit = self.size.limit if self.size else MAX_LIMIT

@@ -8,7 +8,7 @@ seen, a write forgets what it made stale. Errors are values here: one key's fail
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from gateway.batches import Loader
 from gateway.inventory import Inventory, Numbers, Odds
@@ -19,6 +19,13 @@ from gateway.upstream.models import Agent, AgentRef, AgentStatus, Body, Listing,
 from gateway.upstream.reads import Read
 
 ById = Literal["agent", "number", "agent_numbers"]
+
+
+class Owners(NamedTuple):
+    """How many agents' numbers an operation will want at the most, and whether it will be just as many."""
+
+    at_most: int
+    sure: bool
 
 
 class Loaders:
@@ -40,11 +47,22 @@ class Loaders:
         return self._agents.size if listing == "agents" else self._numbers.size
 
     async def agents(
-        self, requests: Sequence[PageRequest], status: AgentStatus | None = None, search: str | None = None
+        self,
+        requests: Sequence[PageRequest],
+        status: AgentStatus | None = None,
+        search: str | None = None,
+        owners: Owners | None = None,
     ) -> list[Listing[Agent]]:
-        """Load pages of agents; those on them are known from then on."""
+        """Load pages of agents; those on them are known from then on.
+
+        Where their numbers will be wanted, of `owners`, the list of numbers is begun together with them.
+        """
         reads = [Read("agents", page=page, status=status and status.value, search=search) for page in requests]
-        listings = _whole(await self._pages.load_batch(reads))
+        ahead: list[PageRequest] = []
+        if owners and self._numbers.tell_owners and not self.session.remembers:
+            ahead = self._numbers.ahead(owners.at_most, sure=owners.sure)
+        answers = await self._pages.load_batch([*reads, *(Read("numbers", page=page) for page in ahead)])
+        listings = _whole(answers[: len(reads)])
         for listing in listings:
             if reads[0].whole:
                 self._agents.see_page(listing)

@@ -33,7 +33,7 @@ class List:
         self.total, self.most, self.least, self.says = total, most, least, says
         self.requests: list[PageRequest] = []
 
-    async def fetch(self, requests: list[PageRequest]) -> list[Listing[Agent]]:
+    async def fetch(self, requests: list[PageRequest], _: int | None) -> list[Listing[Agent]]:
         return [self._page(request) for request in requests]
 
     def _page(self, request: PageRequest) -> Listing[Agent]:
@@ -117,7 +117,7 @@ def test_a_list_that_tells_a_wrong_total_ends_and_sends_nobody_in_circles(
 
 
 async def test_a_listing_without_pagination_is_the_whole_list() -> None:
-    found = await connect(lambda _: asyncio.sleep(0, [Listing([row(0), row(1)])]), 50, None, filters=(), total=None)
+    found = await connect(lambda *_: asyncio.sleep(0, [Listing([row(0), row(1)])]), 50, None, filters=(), total=None)
 
     assert (len(found.nodes), found.total_count) == (2, 2)
 

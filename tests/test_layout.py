@@ -19,7 +19,7 @@ RANKS: tuple[set[str], ...] = (
     {"gateway.settings", "gateway.planner", "gateway.limits", "gateway.observability"},
     {"gateway.asked", "gateway.graphiql.samples", "gateway.upstream.models", "gateway.upstream.errors", "gateway.demo"},
     {"gateway.graphiql", "gateway.errors", "gateway.response", "gateway.upstream.retry", "gateway.upstream.quota"},
-    {"gateway.upstream.dial", "gateway.upstream.transport", "gateway.upstream.reads", "gateway.upstream.flights"},
+    {"gateway.upstream.transport", "gateway.upstream.reads", "gateway.upstream.flights"},
     {"gateway.connection", "gateway.cost", "gateway.upstream.cache", "gateway.upstream.http1"},
     {"gateway.upstream.tenants", "gateway.upstream.pool"},
     {"gateway.upstream.wire"},

@@ -16,7 +16,8 @@ from gateway.planner import MAX_LIMIT, PageRequest, window
 from gateway.upstream.errors import InvalidInput
 from gateway.upstream.models import Listing, Row
 
-Fetch = Callable[[list[PageRequest]], Awaitable[list[Listing[Row]]]]
+Fetch = Callable[[list[PageRequest], int | None], Awaitable[list[Listing[Row]]]]
+"""Loads pages; the number is that of the rows which the window will have, None where that is not known."""
 
 
 class Edge(msgspec.Struct, Generic[Row]):
@@ -74,7 +75,7 @@ async def connect(
     """Load the window of `first` rows behind the cursor `after`, in one REST call where a page covers it.
 
     Args:
-        fetch: loads pages.
+        fetch: loads the pages.
         first: rows wanted, 1 to 100.
         after: a cursor of this list with these filters, or None for the beginning.
         filters: the list's name and the filters that are set.
@@ -94,7 +95,8 @@ async def connect(
         # whether there is more to fetch, the first page tells
         requests[1:] = [request for request in requests[1:] if total is not None and request.start < total]
         before = len(rows), least
-        for request, page in zip(requests, await fetch(requests), strict=True):
+        expected = None if total is None else max(0, min(first, total - start))
+        for request, page in zip(requests, await fetch(requests, expected), strict=True):
             told = page.pagination
             size = told.limit if told and 0 < told.limit < request.limit else request.limit
             limit = min(limit, size) if size < request.limit else limit

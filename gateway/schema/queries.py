@@ -68,7 +68,7 @@ class Query:
         loaders, status, search = info.context.loaders, status or None, search or None
         size = loaders.size("agents") if status is None and search is None else None
         return await connect(
-            lambda pages: loaders.agents(pages, status, search),
+            lambda pages, rows: loaders.agents(pages, status, search),
             first,
             after or None,
             filters=("agents", status and status.value, search),
@@ -101,7 +101,7 @@ class Query:
         loaders, status = info.context.loaders, status or None
         size = loaders.size("numbers") if status is None else None
         return await connect(
-            lambda pages: loaders.numbers(pages, status),
+            lambda pages, _: loaders.numbers(pages, status),
             first,
             after or None,
             filters=("numbers", status and status.value),

@@ -134,6 +134,11 @@ class Session:
         self._deadline = self._loop.time() + client.settings.deadline
 
     @property
+    def remembers(self) -> bool:
+        """Whether answers may come from memory."""
+        return self._max_age > 0
+
+    @property
     def quota(self) -> QuotaState | None:
         """What is known of the key's quota."""
         return self.tenant.quota.state(self.clock())

@@ -9,6 +9,7 @@ pyreqwest besides ran threads, kept 0.5 MiB for each connection, and went on wit
 """
 
 import asyncio
+import socket
 import ssl
 from collections import deque
 from collections.abc import Mapping
@@ -18,13 +19,16 @@ from pathlib import Path
 import certifi
 import httpx
 import structlog
+from aiohappyeyeballs import start_connection
 
-from gateway.upstream.dial import dial
 from gateway.upstream.http1 import Connection
 from gateway.upstream.transport import USER_AGENT, Sink
 
 IDLE = 30.0
 """Seconds for which an idle connection is kept."""
+
+STAGGER = 0.25
+"""Seconds after which a host's next address is tried beside the first (RFC 8305, section 5); uvloop would wait."""
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -161,15 +165,16 @@ class Pool:
         self._connecting.add(limit)
         try:
             async with limit:
+                addresses = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
                 _, connection = await loop.create_connection(
                     lambda: Connection(loop, self._drop),
-                    sock=await dial(self._host, self._port),
+                    sock=await start_connection(addresses, happy_eyeballs_delay=STAGGER),
                     ssl=self._tls,
                     server_hostname=self._host if self._tls else None,
                 )
         except TimeoutError as error:
             raise httpx.ConnectTimeout("No connection in time.") from error
-        except (OSError, UnicodeError) as error:  # no address, nobody there, or not the host of that name
+        except (OSError, RuntimeError, UnicodeError) as error:  # no address, nobody there, or not the host of that name
             raise httpx.ConnectError("No connection.") from error
         finally:
             self._connecting.discard(limit)

@@ -58,7 +58,7 @@ async def through_the_wire(client: Client, key: str, read: Read) -> None:
 
 
 async def through_a_session(client: Client, key: str, read: Read) -> None:
-    await (await client.session(key, "r1")).single(read)
+    await (await client.session(key, "r1")).read([read])
 
 
 @pytest.mark.parametrize("transport", ["built-in", "httpx"])
