@@ -6,10 +6,11 @@ never a key, a document or a variable. A caller's mistake is INFO, ours ERROR wi
 
 import bisect
 import itertools
+import json
 import logging
+import os
 import re
 import sys
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -24,6 +25,7 @@ MAX_NAME = 100
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 _IDS = ("tenant", "request_id")
+_ENCODE = msgspec.json.Encoder(enc_hook=repr).encode
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Seconds; prometheus-client's own bounds, to the default deadline."""
@@ -39,7 +41,7 @@ def configure(level: int, log_format: str) -> None:
         log_format: `console`, `json`, or `auto`: console on a terminal, else json.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
-    shared: list[Any] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
+    shared: list[Any] = [structlog.processors.add_log_level]
     # tracebacks without local variables: those hold keys
     last: list[Any] = (
         [
@@ -57,13 +59,13 @@ def configure(level: int, log_format: str) -> None:
         else [
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
+            _for_machines,
         ]
     )
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),  # which writes a line and its end at once
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
@@ -76,7 +78,7 @@ def configure(level: int, log_format: str) -> None:
 
 def request_id(given: str | None) -> str:
     """Return the caller's request id where it is sane (64 of letters, digits, `.`, `_`, `-`), else a new one."""
-    return given if given and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if given and _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
 
 
 def operation_done(fields: Mapping[str, Any]) -> None:
@@ -141,6 +143,14 @@ def _counter(name: str, text: str, labels: list[str], counts: Mapping[Any, int])
     for values, count in counts.items():
         family.add_metric(values, count)
     return family
+
+
+def _for_machines(_: Any, __: str, event: structlog.typing.EventDict) -> str:
+    """Write JSON; what can be no JSON, such as half a surrogate pair in an exception's text, by its `repr`."""
+    try:
+        return _ENCODE(event).decode()
+    except UnicodeEncodeError:
+        return json.dumps(event, default=repr)
 
 
 def _for_people(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

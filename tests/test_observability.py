@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -234,3 +235,14 @@ def test_writes_nothing_below_its_level(capsys: pytest.CaptureFixture[str]) -> N
     logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
 
     assert capsys.readouterr().err == ""
+
+
+def test_a_line_of_json_holds_whatever_it_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    observability.configure(logging.INFO, "json")
+
+    observability.log.info("odd", path=Path("x"))
+    observability.log.info("odd", path=Path("x"), half="\ud800")
+
+    whole, half = map(json.loads, capsys.readouterr().err.splitlines())
+    assert whole["path"] == half["path"] == repr(Path("x"))
+    assert half["half"] == "\ud800"
