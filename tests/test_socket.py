@@ -1,12 +1,13 @@
 """The gateway on a real socket: what arrives slowly, oversized, upgraded or as no HTTP at all."""
 
+import asyncio
 import json
 import socket
 
 import httpx
 import pytest
 
-from gateway.connection import Protocol
+from gateway.connection import Protocol, Writer
 from tests.server import serve, talk
 
 BODY = b'{"query": "{ __typename }"}'
@@ -129,3 +130,46 @@ def test_refuses_what_is_no_http(noise: bytes) -> None:
     assert 400 <= status(answer) < 500
     assert b"set-cookie" not in answer.lower()
     assert status(after) == 200
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps what it is to send."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_sends_what_is_written_in_one_turn_in_one_piece() -> None:
+    wire = Wire()
+    writer = Writer(wire, asyncio.get_running_loop())
+
+    writer.write(b"head ")
+    writer.write(b"body")
+    before = list(wire.sent)
+    await asyncio.sleep(0)
+    writer.write(b"more")
+    writer.close()
+
+    assert (before, wire.sent, writer.is_closing()) == ([], [b"head body", b"more"], True)
+
+
+async def test_sends_nothing_to_a_caller_who_has_left() -> None:
+    wire = Wire()
+    writer = Writer(wire, asyncio.get_running_loop())
+
+    writer.write(b"answer")
+    wire.closed = True
+    await asyncio.sleep(0)
+
+    assert wire.sent == []
