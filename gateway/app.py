@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 import httpx
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -25,7 +24,7 @@ from gateway.errors import INTERNAL, request_error
 from gateway.execution import Engine
 from gateway.limits import Limits
 from gateway.observability import Metrics
-from gateway.response import Door, guard, guards
+from gateway.response import Door, guard
 from gateway.settings import Settings
 from gateway.upstream.client import Client
 
@@ -82,14 +81,24 @@ def create_app(
     own: list[BaseRoute] = [Route("/healthz", _healthz), Route("/metrics", show_metrics)]
     if settings.graphiql and directory:
         own.append(Mount("/graphiql", graphiql.assets(directory)))
-    app = Starlette(
-        routes=[*own, *routes],
-        lifespan=lifespan,
-        middleware=[Middleware(Door, graphql=graphql, path="/graphql")],
-        exception_handlers={HTTPException: _refused, Exception: _failed},
+    app = _Application(
+        routes=[*own, *routes], lifespan=lifespan, exception_handlers={HTTPException: _refused, Exception: _failed}
     )
+    app.open(graphql, "/graphql")
     app.router.redirect_slashes = False  # its target is built from the Host header, which is the caller's
     return app
+
+
+class _Application(Starlette):
+    """Starlette, with the door in front of its own middleware: GraphQL needs none of it."""
+
+    def open(self, graphql: ASGIApp, path: str) -> None:
+        """Serve GraphQL at this path."""
+        self._door = Door(super().__call__, graphql, path)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self._door(scope, receive, send)
 
 
 def _shared(endpoint: ASGIApp, settings: Settings) -> ASGIApp:
@@ -112,9 +121,8 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"errors": [problem]}, error.status_code, error.headers)
 
 
-async def _failed(request: Request, _: Exception) -> JSONResponse:
-    headers = {name.decode(): value.decode() for name, value in guards(request.scope)}
-    return JSONResponse({"errors": [request_error(INTERNAL, "INTERNAL_SERVER_ERROR")]}, 500, headers)
+async def _failed(_: Request, __: Exception) -> JSONResponse:
+    return JSONResponse({"errors": [request_error(INTERNAL, "INTERNAL_SERVER_ERROR")]}, 500)
 
 
 async def _healthz(_: Request) -> PlainTextResponse:

@@ -230,6 +230,7 @@ def _config(settings: Settings, app: Starlette | str, **options: Any) -> uvicorn
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # nothing here asks for a caller's address or scheme
         http=Protocol,
         ws="none",
         lifespan="on",

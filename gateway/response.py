@@ -112,7 +112,7 @@ def guard(scope: Scope, send: Send) -> Send:
             headers = list(message.get("headers", ()))
             present = {name.lower() for name, _ in headers}
             html = any(name == b"content-type" and value.startswith(b"text/html") for name, value in headers)
-            lacking = (*guards(scope), FRAMES) if html else guards(scope)
+            lacking = (*_guards(scope), FRAMES) if html else _guards(scope)
             headers += [(name, value) for name, value in lacking if name not in present]
             message = {**message, "headers": headers}
         await send(message)
@@ -120,7 +120,7 @@ def guard(scope: Scope, send: Send) -> Send:
     return guarded
 
 
-def guards(scope: Scope) -> tuple[tuple[bytes, bytes], ...]:
+def _guards(scope: Scope) -> tuple[tuple[bytes, bytes], ...]:
     """Return what every answer to this request carries: `SECURITY`, and the request id."""
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     return (*SECURITY, (b"x-request-id", request_id(given.decode("latin-1")).encode()))
