@@ -8,6 +8,7 @@ open operations end and exits with 0. Chosen for it: click, which strawberry and
 import asyncio
 import contextlib
 import difflib
+import gc
 import math
 import os
 import shlex
@@ -39,6 +40,16 @@ DEMO_KEY = "demo"
 DEMO_PATH = "/demo/api/v1"
 DEMO_FIXED = {"upstream_url": "http://127.0.0.1", "upstream_api_key": "", "workers": "1"}
 """Settings that do not apply to the demo, which is one process with an upstream of its own."""
+
+_ROUNDS = (1000, 3, 1)
+"""Objects before the collector looks at the youngest, such rounds before one of the middle ones, and of those before
+a full one (`gc.set_threshold`).
+
+Python's (700, 10, 10) took a quarter of a small query's CPU. Full rounds are cheap here, since all that start-up made
+is frozen, and must be frequent: the loaders of an operation are a cycle, which may hold megabytes of answers. The peak
+of nested lists for 32 callers: 113 MiB, where Python's own has 194; 132 with (2000, 3, 1), which saves 5% of CPU more,
+and 181 with (5000, 3, 1), which saves none.
+"""
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where one listens everywhere, one is reached here
 
@@ -166,7 +177,11 @@ class _DemoServer(uvicorn.Server):
 def _app(settings: Settings, **options: Any) -> Starlette:
     observability.configure(settings.log_threshold, settings.log_format)
     with _told():
-        return create_app(settings, **options)
+        app = create_app(settings, **options)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_ROUNDS)
+    return app
 
 
 def _load(options: dict[str, str | None]) -> Settings:

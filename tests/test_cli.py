@@ -1,6 +1,7 @@
 """The `gateway` command, run in this process: what it prints, how it exits, and what a server does until a signal."""
 
 import contextlib
+import gc
 import http.client
 import json
 import logging
@@ -10,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,13 +31,16 @@ NESTED = "{ agents(first: 50) { nodes { name numbers { phoneNumber agent { name 
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    """Give back what a command sets for its whole process: logging, signals and what its workers read."""
+    """Give back what a command sets for its whole process: logging, signals, memory and what its workers read."""
+    rounds = gc.get_threshold()
     handlers, level, environ = logging.root.handlers[:], logging.root.level, dict(os.environ)
     signals = {number: signal.getsignal(number) for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}}
     yield
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
     structlog.reset_defaults()
+    gc.unfreeze()
+    gc.set_threshold(*rounds)
     for name in set(os.environ) - set(environ):
         del os.environ[name]
     for number, handler in signals.items():
@@ -241,6 +246,22 @@ async def test_builds_the_gateway_of_a_worker_process_from_its_environment() -> 
         answer = await http.get("/healthz")
 
     assert (answer.status_code, answer.text) == (200, "ok")
+
+
+def test_a_worker_collects_what_operations_leave_and_passes_over_what_start_up_made() -> None:
+    class Left:
+        """Something in a cycle."""
+
+    from_environment()
+    left = Left()
+    left.itself = left  # type: ignore[attr-defined]
+    seen = weakref.ref(left)
+    del left
+
+    made: list[list[int]] = [[] for _ in range(10_000)]
+
+    assert seen() is None
+    assert gc.get_freeze_count() > len(made)
 
 
 def test_demo_lists_each_rest_call_and_then_the_operation() -> None:
