@@ -71,6 +71,16 @@ def test_gives_up_on_a_head_that_dribbles(pieces: list[bytes]) -> None:
     assert json.loads(last.partition(b"\r\n\r\n")[2])["errors"][0]["extensions"] == {"code": "BAD_REQUEST"}
 
 
+def test_reads_a_head_that_comes_in_pieces() -> None:
+    with serve() as port, socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        for piece in (REQUEST[:9], REQUEST[9:40], REQUEST[40:]):
+            connection.sendall(piece)
+            talk(port, REQUEST)  # the gateway has read the piece before it answers this
+        answer = connection.recv(65536)
+
+    assert status(answer) == 200
+
+
 @pytest.mark.parametrize(
     "head", [b"GET /" + b"x" * 5000, HEAD + b"X: " + b"y" * 5000, HEAD + b"X: y\r\n" * 1000], ids=["URL", "one", "many"]
 )
