@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain, islice, repeat
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from graphql import (
@@ -18,8 +18,6 @@ from graphql import (
     GraphQLField,
     GraphQLObjectType,
     GraphQLOutputType,
-    ListValueNode,
-    ObjectValueNode,
     VariableNode,
     get_argument_values,
     get_named_type,
@@ -30,17 +28,17 @@ from graphql import (
 )
 from graphql.execution import Executor
 from graphql.execution.collect_fields import FieldDetails, collect_fields, collect_subfields
+from graphql.execution.values import VariableValues
 from graphql.pyutils import gather_with_cancel
-from strawberry.types.arguments import convert_arguments
 from strawberry.types.field import StrawberryField
 
-from gateway.context import Look
+from gateway.context import Context, Look
 from gateway.schema import SCHEMA
 
 Objects = Sequence[object]
 Rows = list[msgspec.Struct]
 Batch = Callable[..., Awaitable[Objects]]
-Fetch = Callable[[Executor[Any], Objects], Awaitable[Objects]]
+Fetch = Callable[["Run", Objects], Awaitable[Objects]]
 """Brings a field's value for each object: an object, a list, None or an exception."""
 Later = Callable[[], Awaitable[Any]]
 """What is left to do where something is to be fetched; begins when it is called."""
@@ -48,12 +46,20 @@ Later = Callable[[], Awaitable[Any]]
 _LEAVES: dict[str, type] = {"ID": str, "String": str, "DateTime": str, "Int": int, "Boolean": bool}
 """What a leaf's source must be to be its own answer; anything else graphql-core may coerce or refuse."""
 _INT = range(-(2**31), 2**31)
-_VARIABLE = VariableNode, ListValueNode, ObjectValueNode
-"""Literals that are, or may hold, a variable."""
 
 
 class GiveUp(Exception):
     """The compiled way does not lead there."""
+
+
+class Run(Protocol):
+    """What one operation's selections are run with; graphql-core's executor is one."""
+
+    @property
+    def context_value(self) -> Context: ...  # noqa: D102 - graphql-core's words
+
+    @property
+    def variable_values(self) -> VariableValues: ...  # noqa: D102
 
 
 class Root(msgspec.Struct):
@@ -66,7 +72,7 @@ class Column(NamedTuple):
     `begin` answers it for all objects, or where it `waits` returns what does so later; it raises as `Selection.begin`.
     """
 
-    begin: Callable[[Executor[Any], Objects], Any]
+    begin: Callable[[Run, Objects], Any]
     waits: bool = False
 
 
@@ -90,7 +96,7 @@ class Selection:
         self.waits = bool(self._waiting)
         """Whether anything is fetched."""
 
-    def begin(self, executor: Executor[Any], objects: Objects) -> Rows | Later:
+    def begin(self, run: Run, objects: Objects) -> Rows | Later:
         """Answer the selection set for each object: with rows, or where it waits with what brings them.
 
         All that can be read is found fit before anything is fetched.
@@ -100,7 +106,7 @@ class Selection:
         """
         if not all(issubclass(kind, msgspec.Struct) for kind in set(map(type, objects))):
             raise GiveUp
-        columns = [begin(executor, objects) for begin in self._columns]
+        columns = [begin(run, objects) for begin in self._columns]
         return partial(self._finish, columns) if self.waits else list(map(self._row, *columns))
 
     async def _finish(self, columns: list[Any]) -> Rows:
@@ -183,7 +189,7 @@ def _leaf(definition: StrawberryField, type_: GraphQLOutputType) -> Column:
     kinds = {kind} if is_non_null_type(type_) else {kind, type(None)}
     read = attrgetter(definition.python_name)
 
-    def begin(_: Executor[Any], objects: Objects) -> Iterable[object]:
+    def begin(_: Run, objects: Objects) -> Iterable[object]:
         values: list[Any] = list(map(read, objects))
         if not kinds.issuperset(map(type, values)) or (kind is int and not all(value in _INT for value in values)):
             raise GiveUp
@@ -201,11 +207,11 @@ def _child(
     selection = compile_selection(executor, get_nullable_type(type_.of_type) if many else type_, details)
     flatten = _lists if many else _distinct
 
-    def answer(executor: Executor[Any], values: Sequence[Any]) -> Iterable[object] | Later:
+    def answer(run: Run, values: Sequence[Any]) -> Iterable[object] | Later:
         if not nullable and any(value is None for value in values):
             raise GiveUp
         objects, place = flatten(values)
-        rows: Any = selection.begin(executor, objects)
+        rows: Any = selection.begin(run, objects)
         if not selection.waits:
             return place(rows)
 
@@ -216,15 +222,15 @@ def _child(
 
     if definition.is_basic_field:
         read = attrgetter(definition.python_name)
-        return Column(lambda executor, objects: answer(executor, list(map(read, objects))), selection.waits)
+        return Column(lambda run, objects: answer(run, list(map(read, objects))), selection.waits)
     fetch = _fetch(executor, field, definition, details[0], selection.names)
 
-    async def fetched(executor: Executor[Any], objects: Objects) -> Iterable[object]:
-        begun: Any = answer(executor, await fetch(executor, objects))
+    async def fetched(run: Run, objects: Objects) -> Iterable[object]:
+        begun: Any = answer(run, await fetch(run, objects))
         column: Iterable[object] = await begun() if selection.waits else begun
         return column
 
-    return Column(lambda executor, objects: partial(fetched, executor, objects), waits=True)
+    return Column(lambda run, objects: partial(fetched, run, objects), waits=True)
 
 
 def _distinct(values: Sequence[Any]) -> tuple[Objects, Callable[[Rows], Iterable[object]]]:
@@ -253,18 +259,21 @@ def _fetch(
     names: frozenset[str],
 ) -> Fetch:
     batch: Batch = definition.metadata.get("batch") or _one_by_one(definition)
+    # a leaf's coerced value is what Strawberry hands on, so nothing is left to convert but the name
+    named = {SCHEMA.config.name_converter.from_argument(given): given.python_name for given in definition.arguments}
+    if not all(is_leaf_type(get_nullable_type(argument.type)) for argument in field.args.values()):
+        raise GiveUp
 
-    def evaluate(executor: Executor[Any]) -> Mapping[str, Any]:
-        variables, of_fragment = executor.variable_values, detail.fragment_variable_values
-        given = get_argument_values(field, detail.node, variables, of_fragment, executor.hide_suggestions)
-        return convert_arguments(given, definition.arguments, SCHEMA.schema_converter.scalar_registry, SCHEMA.config)
+    def evaluate(run: Run) -> Mapping[str, Any]:
+        given = get_argument_values(field, detail.node, run.variable_values)
+        return {named[name]: value for name, value in given.items()}
 
-    variable = any(isinstance(argument.value, _VARIABLE) for argument in detail.node.arguments or ())
+    variable = any(isinstance(argument.value, VariableNode) for argument in detail.node.arguments or ())
     constant = None if variable else evaluate(executor)
 
-    async def fetch(executor: Executor[Any], objects: Objects) -> Objects:
-        arguments = evaluate(executor) if constant is None else constant
-        return await batch(Look(executor.context_value, names), objects, **arguments)
+    async def fetch(run: Run, objects: Objects) -> Objects:
+        arguments = evaluate(run) if constant is None else constant
+        return await batch(Look(run.context_value, names), objects, **arguments)
 
     return fetch
 

@@ -1,4 +1,4 @@
-"""Runs documents against the schema: parsed, limited and validated once, executed by graphql-core.
+"""Runs documents against the schema: parsed, limited and validated once, executed by graphql-core or for it.
 
 `endpoint` calls `prepare` with a document's text and `execute` with what came back. Documents that
 passed are kept, the least recently used dropped first. Strawberry's own `Schema.execute` is not used: it
@@ -6,6 +6,7 @@ parses and validates at each call. Facts: GraphQL specification, sections 5 and 
 """
 
 from collections import OrderedDict
+from functools import partial
 from inspect import isawaitable
 from typing import Any
 
@@ -13,6 +14,7 @@ from graphql import (
     DocumentNode,
     ExecutionResult,
     GraphQLError,
+    GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
     execute,
@@ -24,7 +26,7 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from gateway.context import Context
 from gateway.errors import RequestError
-from gateway.executor import CompiledExecutor, Counts, Plans
+from gateway.executor import CompiledExecutor, Counts, Plans, answer
 from gateway.limits import LimitExceeded, Limits, check_document, check_text
 from gateway.schema import SCHEMA
 from gateway.validation import rules
@@ -67,10 +69,10 @@ class Document:
             raise RequestError("BAD_REQUEST", f"The document has no operation named {name[:100]!r}.", status=400)
         return self.operations[name]
 
-    def plans(self, name: str | None) -> Plans:
+    def plans(self, schema: GraphQLSchema, name: str | None) -> Plans:
         """Return what is compiled of an operation; raises as `operation`."""
         if name not in self._plans:
-            self._plans[name] = Plans(self.operation(name))
+            self._plans[name] = Plans(schema, self.operation(name))
         return self._plans[name]
 
 
@@ -130,21 +132,21 @@ class Engine:
         self, document: Document, operation_name: str | None, variables: Variables | None, context: Context
     ) -> ExecutionResult:
         """Execute one operation; errors are in the result, and its data is dicts, lists and msgspec Structs."""
+        options: dict[str, Any] = {
+            "context_value": context,
+            "operation_name": operation_name,
+            "is_awaitable": optimized_is_awaitable,
+            "hide_suggestions": self._hide,
+        }
         executor: type[StrawberryGraphQLCoreExecutionContext] = StrawberryGraphQLCoreExecutionContext
-        options: dict[str, Any] = {}
         if self._compiled:
-            executor, options = CompiledExecutor, {"plans": document.plans(operation_name), "counts": self.counts}
-        result = execute(
-            self._schema,
-            document.node,
-            context_value=context,
-            variable_values=variables,
-            operation_name=operation_name,
-            executor_class=executor,
-            is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # bool, where graphql-core wants a guard
-            hide_suggestions=self._hide,
-            **options,
-        )
+            executor, plans = CompiledExecutor, document.plans(self._schema, operation_name)
+            options |= {"plans": plans, "counts": self.counts}
+            build = partial(executor.build, self._schema, document.node, raw_variable_values=variables, **options)
+            data = await answer(plans, self.counts, context, variables or {}, build) if plans.query else None
+            if data is not None:
+                return ExecutionResult(data, None)
+        result = execute(self._schema, document.node, variable_values=variables, executor_class=executor, **options)
         return await result if isawaitable(result) else result
 
 

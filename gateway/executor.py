@@ -1,40 +1,50 @@
-"""graphql-core's executor with a compiled way to answer selection sets.
+"""A compiled way to answer selection sets: of a query as a whole, and inside graphql-core's executor.
 
-`execution` runs it where compiled execution is on. It tries `compiled` for a query as a whole, and for each
-object and list of objects that graphql-core completes; where that gives up, graphql-core does the same again,
-so that errors, paths and null propagation are always its own. Loaders memoise, so nothing is fetched twice.
-A mutation's root fields are graphql-core's alone: a write is never tried twice.
+`execution` goes it where compiled execution is on: first `answer`, which tries `compiled` on a query's root fields
+and does not even build graphql-core's executor. Where that gives up, or for a mutation, `CompiledExecutor` is
+graphql-core's, and tries the same on each object and list of objects that it completes. What is given up
+graphql-core does again, so that errors, paths and null propagation are always its own. Loaders memoise, so
+nothing is fetched twice; a mutation's root fields are never tried, so that a write is sent once.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from inspect import isawaitable
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from graphql import (
-    ExecutionResult,
     GraphQLError,
+    GraphQLInputType,
     GraphQLList,
     GraphQLObjectType,
     GraphQLOutputType,
     GraphQLResolveInfo,
-    NamedTypeNode,
+    GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
-    TypeNode,
+    Undefined,
+    coerce_input_literal,
+    coerce_input_value,
+    get_named_type,
     get_nullable_type,
+    is_non_null_type,
+    type_from_ast,
 )
 from graphql.execution.collect_fields import FieldDetails
+from graphql.execution.values import VariableValues
 from graphql.pyutils import Path
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from gateway.compiled import GiveUp, Root, Selection, compile_root, compile_selection
+from gateway.context import Context
 
+Variables = Mapping[str, object]
 Answer = Callable[[list[msgspec.Struct]], Any]
 Slow = Callable[[], Any]
 
+_ROOT = [Root()]
 MAX_CONDITIONS = 32
 """Answers to one operation's Boolean variables whose selections are kept; n variables have 2^n."""
 
@@ -48,19 +58,50 @@ class Counts(msgspec.Struct):
     """Left to graphql-core: not covered, or given up on the way."""
 
 
+class Query(NamedTuple):
+    """One run of a query: all of graphql-core's executor that compiled selections ask for."""
+
+    context_value: Context
+    variable_values: VariableValues
+
+
 class Plans:
     """The compiled selections of one operation; they live as long as its document."""
 
-    def __init__(self, operation: OperationDefinitionNode) -> None:
+    def __init__(self, schema: GraphQLSchema, operation: OperationDefinitionNode) -> None:
+        self.query = schema.query_type if operation.operation is OperationType.QUERY else None
+        """The type of a query's root fields; None where the operation is none."""
+        definitions = operation.variable_definitions or ()
+        # validation saw to it that every type is there, and every default fits
+        self._types = {
+            definition.variable.name.value: cast("GraphQLInputType", type_from_ast(schema, definition.type))
+            for definition in definitions
+        }
+        self._defaults = {
+            (name := definition.variable.name.value): coerce_input_literal(definition.default_value, self._types[name])
+            for definition in definitions
+            if definition.default_value
+        }
         # @skip and @include read no variable but Boolean ones
-        self._conditions = [
-            definition.variable.name.value
-            for definition in operation.variable_definitions or ()
-            if _name(definition.type) == "Boolean"
-        ]
+        self._conditions = [name for name, type_ in self._types.items() if get_named_type(type_).name == "Boolean"]
         self._kept: dict[tuple[object, ...], dict[object, Selection | None]] = {}
 
-    def under(self, variables: Mapping[str, object]) -> dict[object, Selection | None]:
+    def coerce(self, given: Variables) -> VariableValues:
+        """Return the operation's variables as graphql-core would, without their sources, which nothing compiled reads.
+
+        Raises:
+            Exception: of any kind; graphql-core is to tell what is wrong.
+        """
+        coerced = dict(self._defaults)
+        for name, type_ in self._types.items():
+            if name in given:
+                coerced[name] = coerce_input_value(given[name], type_)
+            # by identity: Undefined equals None
+            if coerced.get(name, Undefined) is Undefined and (name in given or is_non_null_type(type_)):
+                raise GiveUp
+        return VariableValues({}, coerced)
+
+    def under(self, variables: Variables) -> dict[object, Selection | None]:
         """Return the selections that were compiled where @skip and @include had the same answers."""
         answers = tuple(map(variables.get, self._conditions))
         if answers not in self._kept and len(self._kept) >= MAX_CONDITIONS:
@@ -81,14 +122,9 @@ class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
         self._selections = plans.under(self.variable_values.coerced)
         self._counts = counts
 
-    def execute_operation(self, serially: bool | None = None) -> Any:  # noqa: FBT001 - graphql-core's signature
-        """Answer an operation."""
-        slow = partial(super().execute_operation, serially)
-        root = self.schema.query_type
-        if self.operation.operation is not OperationType.QUERY or root is None:
-            return slow()
-        selection = self._find(root.name, partial(compile_root, self, root))
-        return self._try(selection, [Root()], _result, slow)
+    def find_root(self, query: GraphQLObjectType) -> None:
+        """Compile a query's root fields, to be kept under their type."""
+        self._find(query, partial(compile_root, self, query))
 
     def complete_object_value(
         self,
@@ -170,16 +206,40 @@ class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
         return await completed if isawaitable(completed) else completed
 
 
-def _result(rows: list[msgspec.Struct]) -> ExecutionResult:
-    data: Any = rows[0]  # encoded as the dict that graphql-core speaks of
-    return ExecutionResult(data, None)
-
-
 def _rows(rows: list[msgspec.Struct]) -> list[msgspec.Struct]:
     return rows
 
 
-def _name(type_: TypeNode) -> str:
-    while not isinstance(type_, NamedTypeNode):
-        type_ = type_.type  # type: ignore[attr-defined]  # NonNull or a list
-    return type_.name.value
+def _root(plans: Plans, run: Query, build: Callable[[], Any]) -> Selection:
+    selections = plans.under(run.variable_values.coerced)
+    if plans.query not in selections:
+        build().find_root(plans.query)
+    selection = selections[plans.query]
+    if selection is None:
+        raise GiveUp
+    return selection
+
+
+async def answer(
+    plans: Plans, counts: Counts, context: Context, variables: Variables, build: Callable[[], Any]
+) -> dict[str, Any] | None:
+    """Answer a query, or return None where graphql-core is to do it.
+
+    Args:
+        plans: what was compiled for the operation before.
+        counts: where the try is counted.
+        context: the operation's.
+        variables: as they came.
+        build: makes a `CompiledExecutor`; needed once for each answer of @skip and @include.
+    """
+    try:
+        run = Query(context, plans.coerce(variables))
+        selection = _root(plans, run, build)
+        begun: Any = selection.begin(run, _ROOT)
+        rows = await begun() if selection.waits else begun
+    except Exception:  # noqa: BLE001 - graphql-core meets it again, and tells of it
+        counts.fallen_back += 1
+        return None
+    counts.compiled += 1
+    row: dict[str, Any] = rows[0]  # encoded as one
+    return row

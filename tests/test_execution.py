@@ -7,16 +7,16 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-import strawberry
-from graphql import OperationDefinitionNode, execute, parse
+from graphql import OperationDefinitionNode, parse
 
 from gateway.batches import Loader
 from gateway.context import Context
 from gateway.demo import create_demo, sample_workspace
 from gateway.errors import RequestError
 from gateway.execution import Engine
-from gateway.executor import MAX_CONDITIONS, CompiledExecutor, Counts, Plans
+from gateway.executor import MAX_CONDITIONS, Plans
 from gateway.limits import Limits
+from gateway.schema import SCHEMA
 from gateway.settings import load
 from gateway.upstream import errors
 from gateway.upstream.client import Client
@@ -111,6 +111,33 @@ async def test_evaluates_arguments_and_conditions_for_each_operation(bench: Benc
     assert bench.counts == (2, 0)
 
 
+async def test_takes_a_variables_default_and_the_arguments_where_there_is_neither_value_nor_default(
+    bench: Bench,
+) -> None:
+    text = """query($three: Int! = 3, $first: Int, $search: String = "nobody") {
+        a: agents(first: $three, search: $search) { totalCount nodes { id } }
+        b: agents(first: $first) { totalCount } }"""
+
+    left = await bench.run(text)
+    given = await bench.run(text, {"three": 2, "first": 1, "search": None})
+
+    assert (left["a"], left["b"]["totalCount"]) == ({"totalCount": 0, "nodes": []}, 12)
+    assert (len(given["a"]["nodes"]), given["b"]["totalCount"]) == (2, 12)
+    assert bench.upstream.calls == [
+        *("GET /agents?page=1&limit=3&search=nobody", "GET /agents?page=1&limit=50"),
+        *("GET /agents?page=1&limit=2", "GET /agents?page=1&limit=1"),
+    ]
+    assert bench.counts == (2, 0)
+
+
+async def test_runs_the_one_of_several_operations_that_is_named(gateway: Gateway) -> None:
+    text = "query A { agents(first: 1) { totalCount } } query B { phoneNumbers(first: 1) { totalCount } }"
+
+    for name, field in [("A", "agents"), ("B", "phoneNumbers"), ("A", "agents")]:
+        answer = await gateway.http.post("/graphql", json={"query": text, "operationName": name})
+        assert [*answer.json()["data"]] == [field]
+
+
 async def test_two_lists_reached_at_once_share_their_batches(bench: Bench) -> None:
     await bench.run(
         """{ a: agents(first: 3) { nodes { numbers { id agent { name } } } }
@@ -169,8 +196,11 @@ async def test_a_mutations_payload_is_compiled_and_its_root_is_not_counted(bench
     assert bench.counts == (2, 0)
 
 
-async def test_variables_that_do_not_fit_are_graphql_cores_to_refuse(gateway: Gateway) -> None:
-    answer = await gateway.ask("query($n: Int!) { agents(first: $n) { totalCount } }", {"n": "many"})
+@pytest.mark.parametrize("variables", [{"n": "many"}, {"n": None}, {}, None])
+async def test_variables_that_do_not_fit_are_graphql_cores_to_refuse(
+    gateway: Gateway, variables: dict[str, Any] | None
+) -> None:
+    answer = await gateway.ask("query($n: Int!) { agents(first: $n) { totalCount } }", variables)
 
     assert errors_of(answer) == [("BAD_USER_INPUT", None)]
     assert gateway.calls == []
@@ -178,7 +208,7 @@ async def test_variables_that_do_not_fit_are_graphql_cores_to_refuse(gateway: Ga
 
 async def test_refuses_an_operation_that_the_document_does_not_have(bench: Bench) -> None:
     with pytest.raises(RequestError):
-        bench.engine.prepare("query A { __typename }").plans("B")
+        bench.engine.prepare("query A { __typename }").plans(SCHEMA._schema, "B")
 
 
 def test_keeps_what_is_compiled_for_a_bounded_number_of_conditions() -> None:
@@ -186,60 +216,13 @@ def test_keeps_what_is_compiled_for_a_bounded_number_of_conditions() -> None:
     declared = ", ".join(f"${name}: Boolean{'!' * (at % 2)}" for at, name in enumerate(names))
     operation = parse(f"query({declared}, $other: [Int!]) {{ a }}").definitions[0]
     assert isinstance(operation, OperationDefinitionNode)
-    plans = Plans(operation)
+    plans = Plans(SCHEMA._schema, operation)
 
     kept = [plans.under({name: bool(bits >> at & 1) for at, name in enumerate(names)}) for bits in range(64)]
 
     assert len({id(selections) for selections in kept}) == 64
     assert len(plans._kept) == MAX_CONDITIONS
     assert plans.under({**dict.fromkeys(names, True), "other": [1]}) is kept[-1]
-
-
-class Thing(msgspec.Struct):
-    """Source of `Odd`."""
-
-    rate: float = 0.5
-    part: object = None
-
-
-@strawberry.type
-class Part:
-    id: strawberry.ID
-
-
-@strawberry.type
-class Odd:
-    rate: float
-    part: Part
-
-    @strawberry.field
-    def shout(self) -> str:
-        return "loud"
-
-
-@strawberry.type
-class OddQuery:
-    @strawberry.field(graphql_type=Odd | None)  # type: ignore[untyped-decorator]
-    async def odd(self, info: strawberry.Info) -> Thing:  # noqa: ARG002 - as the root fields of the real schema
-        return Thing()
-
-
-@pytest.mark.parametrize(
-    ("field", "odd"),
-    [("rate", {"rate": 0.5}), ("shout", {"shout": "loud"}), ("part { id }", None)],
-)
-async def test_what_no_schema_of_ours_has_is_graphql_cores_too(field: str, odd: object) -> None:
-    document = parse(f"{{ odd {{ {field} }} }}")
-    (operation,) = document.definitions
-    assert isinstance(operation, OperationDefinitionNode)
-    counts, schema = Counts(), strawberry.Schema(OddQuery)._schema
-
-    running: Any = execute(schema, document, executor_class=CompiledExecutor, plans=Plans(operation), counts=counts)
-    result = await running
-
-    assert result.data == {"odd": odd}
-    assert [error.path for error in result.errors or ()] == ([] if odd else [["odd", "part"]])
-    assert (counts.compiled, counts.fallen_back) == (0, 2)
 
 
 class Source:
