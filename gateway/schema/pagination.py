@@ -8,6 +8,7 @@ GraphQL Cursor Connections Specification; `page` and `limit` of the vendor's pag
 import base64
 import hashlib
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Generic
 
 import msgspec
@@ -65,6 +66,11 @@ class Connection(msgspec.Struct, Generic[Row]):
         return PageInfo(more, min(self.start, self.total_count) > 0, *ends)
 
 
+@lru_cache(maxsize=1024)
+def _scope(filters: tuple[object, ...]) -> str:
+    return hashlib.blake2s(repr(filters).encode(), digest_size=6).hexdigest()
+
+
 def _cursor(offset: int, scope: str) -> str:
     return base64.urlsafe_b64encode(f"{offset}:{scope}".encode()).decode().rstrip("=")
 
@@ -86,7 +92,7 @@ async def connect(
     """
     if not 1 <= first <= MAX_LIMIT:
         raise InvalidInput(f"first must be 1 to {MAX_LIMIT}, not {first}; ask for more with after: pageInfo.endCursor.")
-    scope = hashlib.blake2s(repr(filters).encode(), digest_size=6).hexdigest()
+    scope = _scope(filters)
     start = 0 if after is None else _offset(after, scope) + 1
     rows: dict[int, Row] = {}
     least, limit, at = 1, MAX_LIMIT, start
