@@ -32,14 +32,17 @@ _VARIABLES: dict[str, tuple[str, list[Any]]] = {
     "id": ("ID!", ["a1", "a4", "n3", "gone"]),
     "first": ("Int", [1, 3, 5]),
     "after": ("String", [None, "junk"]),
-    "search": ("String", [None, "agent"]),
-    "AgentStatus": ("AgentStatus", [None, "ACTIVE", "SUSPENDED"]),
+    "search": ('String = "agent 1"', [None, "agent"]),
+    "AgentStatus": ("AgentStatus = ACTIVE", [None, "ACTIVE", "SUSPENDED"]),
     "PhoneNumberStatus": ("PhoneNumberStatus", [None, "ACTIVE", "ASSIGNED", "UNKNOWN"]),
 }
 
 
 class Drawing:
-    """One document: its `text`, and `variables` that fit it (now and then one that is left out or null)."""
+    """One document: its `text`, and `variables` that fit it (now and then one that is left out or null).
+
+    A variable may have a default, and a nullable one may stand where null is refused but a default would do.
+    """
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -61,6 +64,12 @@ class Drawing:
             self.variables.pop("u")
         elif "u" in self.variables and random.random() < 0.05:
             self.variables["u"] = None
+
+    def others(self) -> dict[str, Any]:
+        """Draw other variables: each may be left out, null or of a wrong type too."""
+        odd = [None, "odd", 7, [True]]
+        drawn = {name: self._random.choice([*_VARIABLES[name][1] * 3, *odd]) for name in sorted(self._used)}
+        return {name: value for name, value in drawn.items() if self._random.random() < 0.85}
 
     def _payload(self, field: str) -> GraphQLNamedType:
         name = field.partition("(")[0]
