@@ -1,14 +1,15 @@
 """Selection sets compiled to columns: many objects in, one row for each out, breadth first.
 
-`executor` compiles and runs them. A field is read off all objects at once, and one that reaches across is
-fetched once for all of them. The way is optimistic: at whatever it does not expect (null where there must be
-none, an odd type, an exception) it gives up, and what was to be answered is graphql-core's to do. Rows are
-msgspec Structs, cheaper to make and to encode than dicts. Facts: GraphQL specification, section 6.
+`executor` compiles and runs them. One generated function reads the leaves of all objects and makes their rows, in
+which a field that reaches across is filled in once it was fetched, for all of them at once. The way is
+optimistic: at whatever it does not expect (null where there must be none, an odd type, an exception) it gives up,
+and what was to be answered is graphql-core's to do. Rows are msgspec Structs, cheaper to make and to encode than
+dicts. Facts: GraphQL specification, section 6.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
-from itertools import chain, islice, repeat
+from itertools import chain, islice
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
@@ -32,20 +33,16 @@ from graphql.execution.values import VariableValues
 from graphql.pyutils import gather_with_cancel
 from strawberry.types.field import StrawberryField
 
-from gateway.context import Context, Look
+from gateway.context import Context, Look, Selected, select
 from gateway.schema import SCHEMA
 
-Objects = Sequence[object]
+Objects = Sequence[Any]
 Rows = list[msgspec.Struct]
 Batch = Callable[..., Awaitable[Objects]]
-Fetch = Callable[["Run", Objects], Awaitable[Objects]]
 """Brings a field's value for each object: an object, a list, None or an exception."""
-Later = Callable[[], Awaitable[Any]]
-"""What is left to do where something is to be fetched; begins when it is called."""
 
 _LEAVES: dict[str, type] = {"ID": str, "String": str, "DateTime": str, "Int": int, "Boolean": bool}
 """What a leaf's source must be to be its own answer; anything else graphql-core may coerce or refuse."""
-_INT = range(-(2**31), 2**31)
 
 
 class GiveUp(Exception):
@@ -62,69 +59,104 @@ class Run(Protocol):
     def variable_values(self) -> VariableValues: ...  # noqa: D102
 
 
+Job = Callable[[Run], Awaitable[list[Any]]]
+"""Fetches a field for some objects, fills it in, and returns the jobs that are left below it."""
+
+
 class Root(msgspec.Struct):
     """The one object that root fields are selected on."""
-
-
-class Column(NamedTuple):
-    """One field of a selection set.
-
-    `begin` answers it for all objects, or where it `waits` returns what does so later; it raises as `Selection.begin`.
-    """
-
-    begin: Callable[[Run, Objects], Any]
-    waits: bool = False
 
 
 class Selection:
     """A selection set on one type of object.
 
     Args:
-        columns: what answers each response key, in the order of the answer.
-        names: the fields that are selected, by their own names.
+        make: makes the rows of those objects whose leaves are fit, given the columns of `read`.
+        read: the fields that are objects or lists of them, read off each object.
+        fetched: those that are fetched.
     """
 
-    __slots__ = ("_columns", "_row", "_waiting", "names", "waits")
+    __slots__ = ("_fetched", "_make", "_read")
 
-    def __init__(self, columns: Mapping[str, Column], names: frozenset[str]) -> None:
-        if not columns:
-            raise GiveUp
-        self.names = names
-        self._row = _row_class(tuple(columns))
-        self._columns = [column.begin for column in columns.values()]
-        self._waiting = [at for at, column in enumerate(columns.values()) if column.waits]
-        self.waits = bool(self._waiting)
-        """Whether anything is fetched."""
+    def __init__(
+        self, make: Callable[..., Rows], read: Sequence[tuple[str, "Child"]], fetched: Sequence["Fetched"]
+    ) -> None:
+        self._make = make
+        self._read = [(attrgetter(name), child) for name, child in read]
+        self._fetched = fetched
 
-    def begin(self, run: Run, objects: Objects) -> Rows | Later:
-        """Answer the selection set for each object: with rows, or where it waits with what brings them.
+    def begin(self, objects: Objects, jobs: list[Job]) -> Rows:
+        """Return a row for each object, and add the jobs that fill in what is to be fetched.
 
         All that can be read is found fit before anything is fetched.
 
         Raises:
-            Exception: of any kind, as what it returns does: graphql-core is to do it, or to tell what is wrong.
+            Exception: of any kind, as a job does: graphql-core is to do it, or to tell what is wrong.
         """
-        if not all(issubclass(kind, msgspec.Struct) for kind in set(map(type, objects))):
+        for kind in set(map(type, objects)):
+            if not issubclass(kind, msgspec.Struct):
+                raise GiveUp
+        rows = self._make(objects, *[child.begin(list(map(read, objects)), jobs) for read, child in self._read])
+        if len(rows) != len(objects):
             raise GiveUp
-        columns = [begin(run, objects) for begin in self._columns]
-        return partial(self._finish, columns) if self.waits else list(map(self._row, *columns))
-
-    async def _finish(self, columns: list[Any]) -> Rows:
-        if len(self._waiting) == 1:
-            at = self._waiting[0]
-            columns[at] = await columns[at]()
-        else:
-            fetched = await gather_with_cancel(*(columns[at]() for at in self._waiting))
-            for at, column in zip(self._waiting, fetched, strict=True):
-                columns[at] = column
-        return list(map(self._row, *columns))
+        if rows:
+            jobs.extend([partial(field.bring, objects, rows) for field in self._fetched])
+        return rows
 
 
-@lru_cache(maxsize=1024)
-def _row_class(keys: tuple[str, ...]) -> Callable[..., msgspec.Struct]:
-    names = {f"f{at}": key for at, key in enumerate(keys)}
-    # rows make a tree, so no cycle is missed where the collector leaves them out
-    return msgspec.defstruct("Row", [(name, object) for name in names], rename=names, gc=False)
+async def finish(run: Run, jobs: list[Job]) -> None:
+    """Do jobs, and those that are left below them; raises as `Selection.begin`."""
+    while len(jobs) == 1:
+        jobs = await jobs[0](run)
+    if jobs:
+        await gather_with_cancel(*[finish(run, [job]) for job in jobs])
+
+
+class Child(NamedTuple):
+    """A field whose values are objects, or `many` of them."""
+
+    selection: Selection
+    many: bool
+    nullable: bool
+
+    def begin(self, values: Objects, jobs: list[Job]) -> Iterable[object]:
+        """Return the field's column, as `Selection.begin` does rows."""
+        return self._lists(values, jobs) if self.many else self._distinct(values, jobs)
+
+    def _distinct(self, values: Objects, jobs: list[Job]) -> Iterable[object]:
+        """Take an object that many reach once: its rows would be equal."""
+        ids = list(map(id, values))
+        distinct = dict(zip(ids, values, strict=True))
+        if distinct.pop(id(None), values) is None and not self.nullable:
+            raise GiveUp
+        rows = self.selection.begin(list(distinct.values()), jobs)
+        return map(dict(zip(distinct, rows, strict=True)).get, ids)
+
+    def _lists(self, values: Objects, jobs: list[Job]) -> Iterable[object]:
+        """Take the objects of all lists as one list."""
+        if not ({list, type(None)} if self.nullable else {list}).issuperset(map(type, values)):
+            raise GiveUp
+        rest = iter(self.selection.begin(list(chain.from_iterable(filter(None, values))), jobs))
+        return [None if value is None else list(islice(rest, len(value))) for value in values]
+
+
+class Fetched(NamedTuple):
+    """A field that is fetched for all objects at once."""
+
+    name: str
+    """Where in a row it belongs."""
+    child: Child
+    batch: Batch
+    selected: Selected
+    arguments: Callable[[Run], Mapping[str, Any]]
+
+    async def bring(self, objects: Objects, rows: Rows, run: Run) -> list[Job]:
+        """Do what a `Job` does."""
+        values = await self.batch(Look(run.context_value, self.selected), objects, **self.arguments(run))
+        jobs: list[Job] = []
+        for row, value in zip(rows, self.child.begin(values, jobs), strict=True):
+            setattr(row, self.name, value)
+        return jobs
 
 
 def compile_root(executor: Executor[Any], type_: GraphQLObjectType) -> Selection:
@@ -160,122 +192,93 @@ def compile_selection(executor: Executor[Any], type_: GraphQLObjectType, details
 
 
 def _compile(executor: Executor[Any], type_: GraphQLObjectType, fields: Mapping[str, list[FieldDetails]]) -> Selection:
-    columns = {}
-    for key, details in fields.items():
+    sources: list[_Source] = []
+    read: list[tuple[str, Child]] = []
+    fetched: list[Fetched] = []
+    for at, details in enumerate(fields.values()):
         name = details[0].node.name.value
         field = type_.fields.get(name)
         definition: StrawberryField | None = field and field.extensions.get("strawberry-definition")
         if name == "__typename":
-            columns[key] = _typename(type_.name)
+            sources.append(_Source(repr(type_.name)))
         elif field is None or definition is None:  # introspection
             raise GiveUp
         elif is_leaf_type(get_nullable_type(field.type)):
-            columns[key] = _leaf(definition, field.type)
+            sources.append(_leaf(definition, field.type, at))
+        elif definition.is_basic_field:
+            sources.append(_Source(f"c{len(read)}"))
+            read.append((definition.python_name, _child(executor, field, details)))
         else:
-            columns[key] = _child(executor, field, definition, details)
-    return Selection(columns, frozenset(details[0].node.name.value for details in fields.values()))
+            sources.append(_Source("None"))
+            fetched.append(_fetched(executor, field, definition, details, f"f{at}"))
+    if not fields:
+        raise GiveUp
+    return Selection(_maker(tuple(fields), tuple(sources), len(read)), read, fetched)
 
 
-def _typename(name: str) -> Column:
-    return Column(lambda _, objects: repeat(name, len(objects)))
+class _Source(NamedTuple):
+    """What is generated for one field: its value in a row, what tests it, and the type that the test knows as `k…`."""
+
+    value: str
+    test: str = ""
+    kind: type | None = None
 
 
-def _leaf(definition: StrawberryField, type_: GraphQLOutputType) -> Column:
+def _leaf(definition: StrawberryField, type_: GraphQLOutputType, at: int) -> _Source:
     named = get_named_type(type_)
     enum = named.wrapped_cls if isinstance(named, GraphQLEnumType) else None  # type: ignore[attr-defined]
     kind = enum or _LEAVES.get(named.name)
     if kind is None or not definition.is_basic_field:
         raise GiveUp
-    kinds = {kind} if is_non_null_type(type_) else {kind, type(None)}
-    read = attrgetter(definition.python_name)
-
-    def begin(_: Run, objects: Objects) -> Iterable[object]:
-        values: list[Any] = list(map(read, objects))
-        if not kinds.issuperset(map(type, values)) or (kind is int and not all(value in _INT for value in values)):
-            raise GiveUp
-        return map(attrgetter("_name_"), values) if enum else values
-
-    return Column(begin)
+    value, read = f"v{at}", f"(v{at} := o.{definition.python_name})"
+    test = f"k{at}" + (f" and {-(2**31)} <= {value} < {2**31}" if kind is int else "")
+    test = f"type({read}) is {test}" if is_non_null_type(type_) else f"({read} is None or type({value}) is {test})"
+    return _Source(f"{value} if {value} is None else {value}._name_" if enum else value, test, kind)
 
 
-def _child(
-    executor: Executor[Any], field: GraphQLField, definition: StrawberryField, details: list[FieldDetails]
-) -> Column:
-    """Return the column of objects or lists of them, read off each object or fetched for all."""
+@lru_cache(maxsize=1024)
+def _maker(keys: tuple[str, ...], sources: tuple[_Source, ...], columns: int) -> Callable[..., Rows]:
+    names = {f"f{at}": key for at, key in enumerate(keys)}
+    # rows make a tree, so no cycle is missed where the collector leaves them out
+    row = msgspec.defstruct("Row", [(name, object) for name in names], rename=names, gc=False)
+    given = "".join(f", c{at}" for at in range(columns))
+    objects = f"zip(objects{given})" if columns else "objects"
+    values = ", ".join(source.value for source in sources)
+    test = " and ".join(source.test for source in sources if source.test) or "True"
+    kinds = {f"k{at}": source.kind for at, source in enumerate(sources)}
+    # half the time of a pass over the objects for each field; in it are names of the schema, and none of a caller's
+    text = f"lambda objects{given}: [Row({values}) for o{given} in {objects} if {test}]"
+    make: Callable[..., Rows] = eval(text, {"Row": row, **kinds})  # noqa: S307
+    return make
+
+
+def _child(executor: Executor[Any], field: GraphQLField, details: list[FieldDetails]) -> Child:
     type_: Any = get_nullable_type(field.type)
-    many, nullable = is_list_type(type_), type_ is field.type
+    many = is_list_type(type_)
     selection = compile_selection(executor, get_nullable_type(type_.of_type) if many else type_, details)
-    flatten = _lists if many else _distinct
-
-    def answer(run: Run, values: Sequence[Any]) -> Iterable[object] | Later:
-        if not nullable and any(value is None for value in values):
-            raise GiveUp
-        objects, place = flatten(values)
-        rows: Any = selection.begin(run, objects)
-        if not selection.waits:
-            return place(rows)
-
-        async def finish() -> Iterable[object]:
-            return place(await rows())
-
-        return finish
-
-    if definition.is_basic_field:
-        read = attrgetter(definition.python_name)
-        return Column(lambda run, objects: answer(run, list(map(read, objects))), selection.waits)
-    fetch = _fetch(executor, field, definition, details[0], selection.names)
-
-    async def fetched(run: Run, objects: Objects) -> Iterable[object]:
-        begun: Any = answer(run, await fetch(run, objects))
-        column: Iterable[object] = await begun() if selection.waits else begun
-        return column
-
-    return Column(lambda run, objects: partial(fetched, run, objects), waits=True)
+    return Child(selection, many, nullable=type_ is field.type)
 
 
-def _distinct(values: Sequence[Any]) -> tuple[Objects, Callable[[Rows], Iterable[object]]]:
-    """Take an object that many reach once: its rows would be equal."""
-    distinct = {id(value): value for value in values if value is not None}
-    return list(distinct.values()), lambda rows: map(dict(zip(distinct, rows, strict=True)).get, map(id, values))
-
-
-def _lists(values: Sequence[Any]) -> tuple[Objects, Callable[[Rows], Iterable[object]]]:
-    """Take the objects of all lists as one list."""
-    if not {list, type(None)}.issuperset(map(type, values)):
-        raise GiveUp
-
-    def place(rows: Rows) -> Iterable[object]:
-        rest = iter(rows)
-        return [None if value is None else list(islice(rest, len(value))) for value in values]
-
-    return list(chain.from_iterable(filter(None, values))), place
-
-
-def _fetch(
-    executor: Executor[Any],
-    field: GraphQLField,
-    definition: StrawberryField,
-    detail: FieldDetails,
-    names: frozenset[str],
-) -> Fetch:
+def _fetched(
+    executor: Executor[Any], field: GraphQLField, definition: StrawberryField, details: list[FieldDetails], name: str
+) -> Fetched:
+    node = details[0].node
     batch: Batch = definition.metadata.get("batch") or _one_by_one(definition)
     # a leaf's coerced value is what Strawberry hands on, so nothing is left to convert but the name
     named = {SCHEMA.config.name_converter.from_argument(given): given.python_name for given in definition.arguments}
     if not all(is_leaf_type(get_nullable_type(argument.type)) for argument in field.args.values()):
         raise GiveUp
 
-    def evaluate(run: Run) -> Mapping[str, Any]:
-        given = get_argument_values(field, detail.node, run.variable_values)
+    def arguments(run: Run) -> Mapping[str, Any]:
+        given = get_argument_values(field, node, run.variable_values)
         return {named[name]: value for name, value in given.items()}
 
-    variable = any(isinstance(argument.value, VariableNode) for argument in detail.node.arguments or ())
-    constant = None if variable else evaluate(executor)
-
-    async def fetch(run: Run, objects: Objects) -> Objects:
-        arguments = evaluate(run) if constant is None else constant
-        return await batch(Look(run.context_value, names), objects, **arguments)
-
-    return fetch
+    variable = any(isinstance(argument.value, VariableNode) for argument in node.arguments or ())
+    constant = {} if variable else arguments(executor)
+    nodes = [detail.node for detail in details]
+    selected = select(nodes, executor.fragment_definitions, executor.variable_values.coerced)
+    child = _child(executor, field, details)
+    return Fetched(name, child, batch, selected, arguments if variable else lambda _: constant)
 
 
 def _one_by_one(definition: StrawberryField) -> Batch:

@@ -1,17 +1,21 @@
 """What a resolver finds in `info`: the operation's loaders, and what its field was asked for.
 
-`endpoint` makes one `Context` for each operation; nothing in it outlives the operation.
+`endpoint` makes one `Context` for each operation; nothing in it outlives the operation. What was asked for is a tree
+of field names, through fragments and over aliases: in compiled execution made once, when the field is compiled.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import strawberry
-from graphql import FieldNode, FragmentDefinitionNode, InlineFragmentNode, SelectionSetNode, VariableNode
+from graphql import FieldNode, FragmentDefinitionNode, InlineFragmentNode, VariableNode
 from graphql.language import BooleanValueNode, DirectiveNode
 
 from gateway.loaders import Loaders
 from gateway.upstream.client import Session
+
+Selected = Mapping[str, "Selected"]
+"""The names of the fields that are selected, with what is selected below each."""
 
 
 class Context:
@@ -20,21 +24,18 @@ class Context:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.loaders = Loaders(session)
-        self._selected: dict[tuple[int, ...], frozenset[str]] = {}
+        self._selected: dict[tuple[int, ...], Selected] = {}
 
-    def selected(self, info: "Info | Look") -> frozenset[str]:
-        """Return the names of the fields selected below this one, through fragments, as @skip and @include say."""
+    def selected(self, info: "Info | Look") -> Selected:
+        """Return what is selected below this field, as `select` does."""
         if isinstance(info, Look):
-            return info.names
+            return info.selected
         raw: Any = info._raw_info  # noqa: SLF001 - Strawberry's own `selected_fields` converts the whole tree at each call
         nodes: list[FieldNode] = raw.field_nodes
         key = tuple(map(id, nodes))  # nodes live as long as the operation, and so does this memo
         known = self._selected.get(key)
         if known is None:
-            names: set[str] = set()
-            for selection_set in [node.selection_set for node in nodes if node.selection_set]:
-                _collect(selection_set, raw.fragments, raw.variable_values, names)
-            known = self._selected[key] = frozenset(names)
+            known = self._selected[key] = select(nodes, raw.fragments, raw.variable_values)
         return known
 
 
@@ -45,7 +46,7 @@ class Look(NamedTuple):
     """What compiled execution gives a resolver, or a batch of them, for Strawberry's `Info`."""
 
     context: Context
-    names: frozenset[str]
+    selected: Selected
     """What `Context.selected` returns for it."""
 
 
@@ -54,21 +55,32 @@ def only(info: Info | Look, names: Collection[str]) -> bool:
     return all(name in names or name == "__typename" for name in info.context.selected(info))
 
 
-def _collect(
-    selections: SelectionSetNode,
-    fragments: Mapping[str, FragmentDefinitionNode],
-    variables: Mapping[str, Any],
-    names: set[str],
-) -> None:
-    for node in selections.selections:
-        if not all(_included(directive, variables) for directive in node.directives or ()):
-            continue
-        if isinstance(node, FieldNode):
-            names.add(node.name.value)
-        else:
+def reaches_numbers(info: Info | Look) -> bool:
+    """Tell whether a connection of agents was asked for their numbers, so that they may be fetched together."""
+    selected = info.context.selected(info)
+    return "numbers" in selected.get("nodes", {}) or "numbers" in selected.get("edges", {}).get("node", {})
+
+
+def select(
+    nodes: Sequence[FieldNode], fragments: Mapping[str, FragmentDefinitionNode], variables: Mapping[str, Any]
+) -> Selected:
+    """Return what fields of one response key select, through fragments, as @skip and @include say."""
+    below: dict[str, list[FieldNode]] = {}
+    entered: set[str] = set()  # a fragment that is spread twice in a level, and so on below, doubles with each
+    todo = [node.selection_set for node in nodes if node.selection_set]
+    for selection_set in todo:
+        for node in selection_set.selections:
+            if not all(_included(directive, variables) for directive in node.directives or ()):
+                continue
+            if isinstance(node, FieldNode):
+                below.setdefault(node.name.value, []).append(node)
             # every fragment applies: the schema has no interfaces or unions, and validation saw to the rest
-            below = node if isinstance(node, InlineFragmentNode) else fragments[node.name.value]  # type: ignore[attr-defined]
-            _collect(below.selection_set, fragments, variables, names)
+            elif isinstance(node, InlineFragmentNode):
+                todo.append(node.selection_set)
+            elif (name := node.name.value) not in entered:  # type: ignore[attr-defined]
+                entered.add(name)
+                todo.append(fragments[name].selection_set)
+    return {name: select(fields, fragments, variables) for name, fields in below.items()}
 
 
 def _included(directive: DirectiveNode, variables: Mapping[str, Any]) -> bool:

@@ -6,7 +6,6 @@ parses and validates at each call. Facts: GraphQL specification, sections 5 and 
 """
 
 from collections import OrderedDict
-from functools import partial
 from inspect import isawaitable
 from typing import Any
 
@@ -72,7 +71,7 @@ class Document:
     def plans(self, schema: GraphQLSchema, name: str | None) -> Plans:
         """Return what is compiled of an operation; raises as `operation`."""
         if name not in self._plans:
-            self._plans[name] = Plans(schema, self.operation(name))
+            self._plans[name] = Plans(schema, self.node, self.operation(name))
         return self._plans[name]
 
 
@@ -132,21 +131,25 @@ class Engine:
         self, document: Document, operation_name: str | None, variables: Variables | None, context: Context
     ) -> ExecutionResult:
         """Execute one operation; errors are in the result, and its data is dicts, lists and msgspec Structs."""
-        options: dict[str, Any] = {
-            "context_value": context,
-            "operation_name": operation_name,
-            "is_awaitable": optimized_is_awaitable,
-            "hide_suggestions": self._hide,
-        }
         executor: type[StrawberryGraphQLCoreExecutionContext] = StrawberryGraphQLCoreExecutionContext
+        options: dict[str, Any] = {}
         if self._compiled:
-            executor, plans = CompiledExecutor, document.plans(self._schema, operation_name)
-            options |= {"plans": plans, "counts": self.counts}
-            build = partial(executor.build, self._schema, document.node, raw_variable_values=variables, **options)
-            data = await answer(plans, self.counts, context, variables or {}, build) if plans.query else None
+            plans = document.plans(self._schema, operation_name)
+            data = await answer(plans, self.counts, context, variables or {}) if plans.query else None
             if data is not None:
                 return ExecutionResult(data, None)
-        result = execute(self._schema, document.node, variable_values=variables, executor_class=executor, **options)
+            executor, options = CompiledExecutor, {"plans": plans, "counts": self.counts}
+        result = execute(
+            self._schema,
+            document.node,
+            context_value=context,
+            variable_values=variables,
+            operation_name=operation_name,
+            executor_class=executor,
+            is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # bool, where graphql-core wants a guard
+            hide_suggestions=self._hide,
+            **options,
+        )
         return await result if isawaitable(result) else result
 
 

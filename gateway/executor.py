@@ -7,7 +7,7 @@ graphql-core does again, so that errors, paths and null propagation are always i
 nothing is fetched twice; a mutation's root fields are never tried, so that a write is sent once.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import isawaitable
 from operator import itemgetter
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 from graphql import (
+    DocumentNode,
     GraphQLError,
     GraphQLInputType,
     GraphQLList,
@@ -37,14 +38,15 @@ from graphql.execution.values import VariableValues
 from graphql.pyutils import Path
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
-from gateway.compiled import GiveUp, Root, Selection, compile_root, compile_selection
+from gateway.compiled import GiveUp, Job, Root, Rows, Selection, compile_root, compile_selection, finish
 from gateway.context import Context
 
 Variables = Mapping[str, object]
-Answer = Callable[[list[msgspec.Struct]], Any]
+Answer = Callable[[Rows], Any]
 Slow = Callable[[], Any]
 
 _ROOT = [Root()]
+_NO_VARIABLES = VariableValues({}, {})
 MAX_CONDITIONS = 32
 """Answers to one operation's Boolean variables whose selections are kept; n variables have 2^n."""
 
@@ -68,9 +70,14 @@ class Query(NamedTuple):
 class Plans:
     """The compiled selections of one operation; they live as long as its document."""
 
-    def __init__(self, schema: GraphQLSchema, operation: OperationDefinitionNode) -> None:
+    def __init__(self, schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> None:
         self.query = schema.query_type if operation.operation is OperationType.QUERY else None
         """The type of a query's root fields; None where the operation is none."""
+        name = operation.name.value if operation.name else None
+        self.build: Callable[..., Any] = partial(
+            CompiledExecutor.build, schema, document, operation_name=name, plans=self
+        )
+        """Makes the executor that compiles the root fields, or a list of errors."""
         definitions = operation.variable_definitions or ()
         # validation saw to it that every type is there, and every default fits
         self._types = {
@@ -92,6 +99,8 @@ class Plans:
         Raises:
             Exception: of any kind; graphql-core is to tell what is wrong.
         """
+        if not self._types:
+            return _NO_VARIABLES
         coerced = dict(self._defaults)
         for name, type_ in self._types.items():
             if name in given:
@@ -104,9 +113,12 @@ class Plans:
     def under(self, variables: Variables) -> dict[object, Selection | None]:
         """Return the selections that were compiled where @skip and @include had the same answers."""
         answers = tuple(map(variables.get, self._conditions))
-        if answers not in self._kept and len(self._kept) >= MAX_CONDITIONS:
-            self._kept.clear()
-        return self._kept.setdefault(answers, {})
+        selections = self._kept.get(answers)
+        if selections is None:
+            if len(self._kept) >= MAX_CONDITIONS:
+                self._kept.clear()
+            selections = self._kept[answers] = {}
+        return selections
 
 
 class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
@@ -184,19 +196,20 @@ class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
         if selection is None:
             self._counts.fallen_back += 1
             return slow()
+        jobs: list[Job] = []
         try:
-            begun: Any = selection.begin(self, objects)
+            rows = selection.begin(objects, jobs)
         except Exception:  # noqa: BLE001 - graphql-core meets it again, and tells of it
             self._counts.fallen_back += 1
             return slow()
-        if selection.waits:
-            return self._wait(begun(), answer, slow)
+        if jobs:
+            return self._wait(rows, jobs, answer, slow)
         self._counts.compiled += 1
-        return answer(begun)
+        return answer(rows)
 
-    async def _wait(self, run: Awaitable[list[msgspec.Struct]], answer: Answer, slow: Slow) -> Any:
+    async def _wait(self, rows: Rows, jobs: list[Job], answer: Answer, slow: Slow) -> Any:
         try:
-            rows = await run
+            await finish(self, jobs)
         except Exception:  # noqa: BLE001 - as above
             self._counts.fallen_back += 1
         else:
@@ -206,23 +219,11 @@ class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
         return await completed if isawaitable(completed) else completed
 
 
-def _rows(rows: list[msgspec.Struct]) -> list[msgspec.Struct]:
+def _rows(rows: Rows) -> Rows:
     return rows
 
 
-def _root(plans: Plans, run: Query, build: Callable[[], Any]) -> Selection:
-    selections = plans.under(run.variable_values.coerced)
-    if plans.query not in selections:
-        build().find_root(plans.query)
-    selection = selections[plans.query]
-    if selection is None:
-        raise GiveUp
-    return selection
-
-
-async def answer(
-    plans: Plans, counts: Counts, context: Context, variables: Variables, build: Callable[[], Any]
-) -> dict[str, Any] | None:
+async def answer(plans: Plans, counts: Counts, context: Context, variables: Variables) -> dict[str, Any] | None:
     """Answer a query, or return None where graphql-core is to do it.
 
     Args:
@@ -230,16 +231,24 @@ async def answer(
         counts: where the try is counted.
         context: the operation's.
         variables: as they came.
-        build: makes a `CompiledExecutor`; needed once for each answer of @skip and @include.
     """
     try:
         run = Query(context, plans.coerce(variables))
-        selection = _root(plans, run, build)
-        begun: Any = selection.begin(run, _ROOT)
-        rows = await begun() if selection.waits else begun
+        selections = plans.under(run.variable_values.coerced)
+        if plans.query not in selections:
+            plans.build(raw_variable_values=variables, counts=counts).find_root(plans.query)
+        jobs: list[Job] = []
+        (row,) = _covered(selections[plans.query]).begin(_ROOT, jobs)
+        await finish(run, jobs)
     except Exception:  # noqa: BLE001 - graphql-core meets it again, and tells of it
         counts.fallen_back += 1
         return None
     counts.compiled += 1
-    row: dict[str, Any] = rows[0]  # encoded as one
-    return row
+    data: Any = row  # encoded as the dict that graphql-core speaks of
+    return cast("dict[str, Any]", data)
+
+
+def _covered(selection: Selection | None) -> Selection:
+    if selection is None:
+        raise GiveUp
+    return selection

@@ -1,21 +1,29 @@
-"""Compiled execution of what no schema of ours has: it is left to graphql-core."""
+"""Compiled execution of what no schema of ours has, most of which it leaves to graphql-core."""
 
-from functools import partial
+import enum
 from typing import Any
 
 import msgspec
 import pytest
 import strawberry
-from graphql import OperationDefinitionNode, execute, parse
+from graphql import execute, parse
 
-from gateway.executor import CompiledExecutor, Counts, Plans, answer
+from gateway.execution import Document
+from gateway.executor import CompiledExecutor, Counts, answer
+
+
+@strawberry.enum
+class Mood(enum.Enum):
+    CALM = "calm"
 
 
 class Thing(msgspec.Struct):
-    """Source of `Odd`."""
+    """Source of `Odd` and `Plain`."""
 
     rate: float = 0.5
     part: object = None
+    size: object = None
+    mood: object = None
 
 
 @strawberry.type
@@ -44,6 +52,37 @@ class OddQuery:
         return None
 
 
+@strawberry.type
+class Plain:
+    size: int | None
+    mood: Mood | None
+
+
+@pytest.mark.parametrize(
+    ("source", "row"),
+    [
+        (Thing(), {"size": None, "mood": None}),
+        (Thing(size=-(2**31), mood=Mood.CALM), {"size": -(2**31), "mood": "CALM"}),
+        (Thing(size=2**31), None),
+        (Thing(size=True), None),
+        (Thing(mood="calm"), None),
+    ],
+)
+async def test_a_leaf_is_its_own_answer_where_its_type_is_right(source: Thing, row: dict[str, object] | None) -> None:
+    @strawberry.type
+    class Query:
+        @strawberry.field(graphql_type=Plain | None)  # type: ignore[untyped-decorator]
+        async def plain(self, info: strawberry.Info) -> Thing:  # noqa: ARG002
+            return source
+
+    plans = Document(parse("{ plain { size mood } }")).plans(strawberry.Schema(Query)._schema, None)
+    context: Any = None
+
+    data = await answer(plans, Counts(), context, {})
+
+    assert msgspec.to_builtins(data) == (row and {"plain": row})
+
+
 @pytest.mark.parametrize(
     ("text", "data", "fallen_back"),
     [
@@ -57,13 +96,10 @@ async def test_what_no_schema_of_ours_has_is_graphql_cores(
     text: str, data: dict[str, object], fallen_back: int
 ) -> None:
     document, schema, counts = parse(text), strawberry.Schema(OddQuery)._schema, Counts()
-    (operation,) = document.definitions
-    assert isinstance(operation, OperationDefinitionNode)
-    plans = Plans(schema, operation)
-    build = partial(CompiledExecutor.build, schema, document, plans=plans, counts=counts)
+    plans = Document(document).plans(schema, None)
     context: Any = None
 
-    compiled = await answer(plans, counts, context, {}, build)
+    compiled = await answer(plans, counts, context, {})
     running: Any = execute(schema, document, executor_class=CompiledExecutor, plans=plans, counts=counts)
     result = await running
 

@@ -7,14 +7,14 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from graphql import OperationDefinitionNode, parse
+from graphql import parse
 
 from gateway.batches import Loader
 from gateway.context import Context
 from gateway.demo import create_demo, sample_workspace
 from gateway.errors import RequestError
-from gateway.execution import Engine
-from gateway.executor import MAX_CONDITIONS, Plans
+from gateway.execution import Document, Engine
+from gateway.executor import MAX_CONDITIONS
 from gateway.limits import Limits
 from gateway.schema import SCHEMA
 from gateway.settings import load
@@ -214,9 +214,8 @@ async def test_refuses_an_operation_that_the_document_does_not_have(bench: Bench
 def test_keeps_what_is_compiled_for_a_bounded_number_of_conditions() -> None:
     names = [f"v{at}" for at in range(6)]
     declared = ", ".join(f"${name}: Boolean{'!' * (at % 2)}" for at, name in enumerate(names))
-    operation = parse(f"query({declared}, $other: [Int!]) {{ a }}").definitions[0]
-    assert isinstance(operation, OperationDefinitionNode)
-    plans = Plans(SCHEMA._schema, operation)
+    document = parse(f"query({declared}, $other: [Int!]) {{ a }}")
+    plans = Document(document).plans(SCHEMA._schema, None)
 
     kept = [plans.under({name: bool(bits >> at & 1) for at, name in enumerate(names)}) for bits in range(64)]
 

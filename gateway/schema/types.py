@@ -92,11 +92,12 @@ async def _agents_of(
     look: Look, numbers: Sequence[models.PhoneNumber]
 ) -> Sequence[models.Agent | models.AgentRef | Exception | None]:
     """Do `_agent_of` for many numbers; what fails is an exception in its place."""
-    ids = dict.fromkeys(number.agent_id for number in numbers if isinstance(number.agent_id, str))
+    ids = [number.agent_id for number in numbers]
+    distinct = [id_ for id_ in dict.fromkeys(ids) if isinstance(id_, str)]  # not None or UNSET
     loaders = look.context.loaders
-    agents = map(loaders.ref, ids) if only(look, {"id"}) else await loaders.agent.load_batch(list(ids))
-    found = dict(zip(ids, agents, strict=True))
-    return [found.get(number.agent_id) for number in numbers]  # type: ignore[arg-type]  # None and UNSET are not in it
+    agents = map(loaders.ref, distinct) if only(look, {"id"}) else await loaders.agent.load_batch(distinct)
+    found = dict(zip(distinct, agents, strict=True))
+    return [found.get(id_) for id_ in ids]  # type: ignore[arg-type]
 
 
 async def _numbers_of(
