@@ -55,8 +55,10 @@ class Inventory(Generic[Row]):
         self._session = session
         self._odds = odds
         self._pages = pages
-        self._ahead, self._staked = 0, 0
-        """Pages read ahead for the next sweep, and what that may lose."""
+        self._ahead: list[PageRequest] = []
+        """What was read ahead for the next sweep."""
+        self._staked = 0
+        """Calls that this may lose."""
 
     @property
     def size(self) -> Size | None:
@@ -97,9 +99,9 @@ class Inventory(Generic[Row]):
             return []
         if self.complete or self._ahead or not 0 < pages < self._session.affordable:
             return []
-        self._ahead, self._staked = pages, staked
         self._odds.balance -= staked
-        return [PageRequest(page, size.limit if size else MAX_LIMIT) for page in range(1, pages + 1)]
+        self._staked, self._ahead = staked, self._requests(0, pages)
+        return self._ahead
 
     async def sweep(self, keys: int, missing: Callable[[], int], worth: Callable[[], bool] = lambda: True) -> int:
         """Read pages while that is cheaper than one call for each missing key; return how many were read.
@@ -123,17 +125,9 @@ class Inventory(Generic[Row]):
 
     async def _sweep(self, keys: int, missing: Callable[[], int], worth: Callable[[], bool]) -> int:
         read, ids, totals = 0, dict[str, None](), set[int]()
-        ahead, self._ahead = self._ahead, 0
-        self._odds.balance += self._staked
-        self._staked = 0
-        while worth() and not self.complete and (more := ahead or pages_to_read(keys, missing(), self.size, read)):
-            guess = not (read or ahead or (self.size and self.size.sure))
-            ahead = 0
-            if more > self._session.affordable or (guess and self._odds.balance < 0):
-                break
-            limit = self.size.limit if self.size else MAX_LIMIT
-            answers = await self._pages([PageRequest(page, limit) for page in range(read + 1, read + more + 1)])
-            read += more
+        while worth() and not self.complete and (requests := self._next(keys, missing(), read)):
+            answers = await self._pages(requests)
+            read += len(requests)
             pages = [answer for answer in answers if isinstance(answer, Listing)]
             if len(pages) < len(answers):
                 _raise_hopeless(answers)
@@ -143,6 +137,22 @@ class Inventory(Generic[Row]):
             self.complete, self.order = totals == {len(ids)}, list(ids)
         self._odds.balance += max(-1, keys - read - (missing() if worth() else keys))
         return read
+
+    def _next(self, keys: int, missing: int, read: int) -> list[PageRequest]:
+        """Return what to read next: what was read ahead, or what is cheaper than single calls and can be afforded."""
+        if self._ahead:
+            requests, self._ahead = self._ahead, []
+            self._odds.balance += self._staked
+            return requests
+        more = pages_to_read(keys, missing, self.size, read)
+        guess = not (read or (self.size and self.size.sure))
+        if more > self._session.affordable or (guess and self._odds.balance < 0):
+            return []
+        return self._requests(read, more)
+
+    def _requests(self, read: int, more: int) -> list[PageRequest]:
+        limit = self.size.limit if self.size else MAX_LIMIT
+        return [PageRequest(page, limit) for page in range(read + 1, read + more + 1)]
 
 
 class Numbers(Inventory[PhoneNumber]):

@@ -8,7 +8,9 @@ from typing import Annotated
 import strawberry
 from strawberry import UNSET
 
-from gateway.context import Info, only
+from gateway.context import Info, only, reaches_numbers
+from gateway.loaders import Owners
+from gateway.planner import PageRequest
 from gateway.schema.pagination import Connection, connect
 from gateway.schema.types import Agent, AgentConnection, PhoneNumber, PhoneNumberConnection, RateLimit, known
 from gateway.upstream import errors, models
@@ -67,8 +69,14 @@ class Query:
             raise errors.InvalidInput(f"search may have {MAX_SEARCH} characters, not {len(search)}.")
         loaders, status, search = info.context.loaders, status or None, search or None
         size = loaders.size("agents") if status is None and search is None else None
+        ahead = reaches_numbers(info)
+
+        async def fetch(pages: list[PageRequest], rows: int | None) -> list[models.Listing[models.Agent]]:
+            owners = Owners(first if rows is None else rows, sure=rows is not None) if ahead else None
+            return await loaders.agents(pages, status, search, owners)
+
         return await connect(
-            lambda pages, rows: loaders.agents(pages, status, search),
+            fetch,
             first,
             after or None,
             filters=("agents", status and status.value, search),
