@@ -16,6 +16,8 @@ from gateway.upstream import errors
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+Fetch = Callable[[list[K]], Coroutine[Any, Any, Sequence[V | Exception]]]
+
 TURNS = 3
 """Turns of the event loop for which a batch takes in keys: as many as aiodataloader takes to bring single ones."""
 
@@ -26,17 +28,16 @@ class Loader(Generic[K, V]):
     Args:
         fetch: brings the values of distinct keys, in order; one key's failure is its value.
         turns: of the event loop for which a batch takes in keys after the one in which it was opened.
+        operation: the task that no batch outlives; the one that makes the loader where it is None.
     """
 
-    def __init__(
-        self, fetch: Callable[[list[K]], Coroutine[Any, Any, Sequence[V | Exception]]], *, turns: int = TURNS
-    ) -> None:
-        self._fetch = fetch
+    def __init__(self, fetch: Fetch[K, V], *, turns: int = TURNS, operation: "asyncio.Task[Any] | None" = None) -> None:
+        self._fetch: Fetch[K, V] | None = fetch
         self._turns = turns
-        self._operation: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]
         self._tasks: set[asyncio.Task[None]] = set()
         self._single: DataLoader[K, V] | None = None
         self.clear_all()
+        (operation or asyncio.current_task()).add_done_callback(self._end)  # type: ignore[union-attr]
 
     def clear_all(self) -> None:
         """Forget every value; batches under way go on for those who wait."""
@@ -83,14 +84,12 @@ class Loader(Generic[K, V]):
 
     def _join(self, key: K, turns: int) -> "asyncio.Task[None]":
         if self._open is None:
-            if self._operation.done():
+            if self._fetch is None:
                 raise asyncio.CancelledError
-            if not self._tasks:
-                self._operation.add_done_callback(self._end)
             keys: dict[K, None] = {}
-            task = asyncio.ensure_future(self._run(keys, turns, self._known, self._under_way))
+            task = asyncio.ensure_future(self._run(self._fetch, keys, turns, self._known, self._under_way))
             self._tasks.add(task)  # the event loop holds no task itself
-            task.add_done_callback(_heard)
+            task.add_done_callback(self._ended)
             self._open = keys, task
         keys, task = self._open
         keys[key] = None
@@ -98,7 +97,12 @@ class Loader(Generic[K, V]):
         return task
 
     async def _run(
-        self, keys: dict[K, None], turns: int, known: dict[K, V | Exception], under_way: dict[K, "asyncio.Task[None]"]
+        self,
+        fetch: Fetch[K, V],
+        keys: dict[K, None],
+        turns: int,
+        known: dict[K, V | Exception],
+        under_way: dict[K, "asyncio.Task[None]"],
     ) -> None:
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -106,7 +110,7 @@ class Loader(Generic[K, V]):
             self._open = None
         values: Sequence[V | Exception]
         try:
-            values = await self._fetch(list(keys))
+            values = await fetch(list(keys))
         except asyncio.CancelledError:
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 raise
@@ -117,12 +121,13 @@ class Loader(Generic[K, V]):
                 del under_way[key]
         known.update(zip(keys, values, strict=True))
 
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; nobody may be left to wait
+
     def _end(self, _: object) -> None:
+        """End with the operation, and let go of what would be a cycle that holds megabytes of answers."""
         for task in self._tasks:
             task.cancel()
-
-
-def _heard(task: "asyncio.Task[None]") -> None:
-    """Take note of a failure: nobody may be left to wait for it."""
-    if not task.cancelled():
-        task.exception()
+        self._fetch = self._single = None

@@ -4,7 +4,9 @@
 of field names, through fragments and over aliases: in compiled execution made once, when the field is compiled.
 """
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import strawberry
@@ -23,8 +25,13 @@ class Context:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.loaders = Loaders(session)
+        self._operation: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]
         self._selected: dict[tuple[int, ...], Selected] = {}
+
+    @cached_property
+    def loaders(self) -> Loaders:
+        """What the operation loads with."""
+        return Loaders(self.session, self._operation)
 
     def selected(self, info: "Info | Look") -> Selected:
         """Return what is selected below this field, as `select` does."""

@@ -19,6 +19,7 @@ from gateway.upstream.client import Answer, Session
 from gateway.upstream.models import Agent, Listing, PhoneNumber, Row
 
 Pages = Callable[[Sequence[PageRequest]], Awaitable[list[Answer]]]
+"""Reads pages of a list, unfiltered; failures are values."""
 
 _ID, _OWNER = attrgetter("id"), attrgetter("agent_id")
 
@@ -42,10 +43,9 @@ class Inventory(Generic[Row]):
         name: of its list.
         session: knows the list's size and what may be spent.
         odds: of all sweeps of the operation.
-        pages: reads pages of the list, unfiltered; failures are values.
     """
 
-    def __init__(self, name: Literal["agents", "numbers"], session: Session, odds: Odds, pages: Pages) -> None:
+    def __init__(self, name: Literal["agents", "numbers"], session: Session, odds: Odds) -> None:
         self.rows: dict[str, Row] = {}
         self.complete = False
         """Whether every row was listed: as many unique ids as the total that each page told."""
@@ -54,7 +54,6 @@ class Inventory(Generic[Row]):
         self._name = name
         self._session = session
         self._odds = odds
-        self._pages = pages
         self._ahead: list[PageRequest] = []
         """What was read ahead for the next sweep."""
         self._staked = 0
@@ -103,8 +102,10 @@ class Inventory(Generic[Row]):
         self._staked, self._ahead = staked, self._requests(0, pages)
         return self._ahead
 
-    async def sweep(self, keys: int, missing: Callable[[], int], worth: Callable[[], bool] = lambda: True) -> int:
-        """Read pages while that is cheaper than one call for each missing key; return how many were read.
+    async def sweep(
+        self, pages: Pages, keys: int, missing: Callable[[], int], worth: Callable[[], bool] = lambda: True
+    ) -> int:
+        """Read `pages` of the list while that is cheaper than one call for each missing key; return how many.
 
         A page that cannot be read ends the sweep: single calls may still succeed. So does `worth`, once it says
         that this list will not tell what is wanted.
@@ -114,8 +115,8 @@ class Inventory(Generic[Row]):
         """
         if worth() and self._guesses(keys, missing()):
             async with self._odds.turn:
-                return await self._sweep(keys, missing, worth)
-        return await self._sweep(keys, missing, worth)
+                return await self._sweep(pages, keys, missing, worth)
+        return await self._sweep(pages, keys, missing, worth)
 
     def _guesses(self, keys: int, missing: int) -> bool:
         """Tell whether a sweep would begin without knowing how many pages it will have."""
@@ -123,17 +124,17 @@ class Inventory(Generic[Row]):
         known = self.complete or self._ahead or (size and size.sure)
         return not known and pages_to_read(keys, missing, size, 0) > 0
 
-    async def _sweep(self, keys: int, missing: Callable[[], int], worth: Callable[[], bool]) -> int:
+    async def _sweep(self, pages: Pages, keys: int, missing: Callable[[], int], worth: Callable[[], bool]) -> int:
         read, ids, totals = 0, dict[str, None](), set[int]()
         while worth() and not self.complete and (requests := self._next(keys, missing(), read)):
-            answers = await self._pages(requests)
+            answers = await pages(requests)
             read += len(requests)
-            pages = [answer for answer in answers if isinstance(answer, Listing)]
-            if len(pages) < len(answers):
+            listings = [answer for answer in answers if isinstance(answer, Listing)]
+            if len(listings) < len(answers):
                 _raise_hopeless(answers)
                 break
-            ids |= dict.fromkeys(self.take(pages))
-            totals.update(page.pagination.total if page.pagination else -1 for page in pages)
+            ids |= dict.fromkeys(self.take(listings))
+            totals.update(listing.pagination.total if listing.pagination else -1 for listing in listings)
             self.complete, self.order = totals == {len(ids)}, list(ids)
         self._odds.balance += max(-1, keys - read - (missing() if worth() else keys))
         return read
@@ -162,8 +163,8 @@ class Numbers(Inventory[PhoneNumber]):
         agents: take in the whole agents that numbers bring along.
     """
 
-    def __init__(self, session: Session, odds: Odds, pages: Pages, agents: Inventory[Agent]) -> None:
-        super().__init__("numbers", session, odds, pages)
+    def __init__(self, session: Session, odds: Odds, agents: Inventory[Agent]) -> None:
+        super().__init__("numbers", session, odds)
         self._agents = agents
         self._told: bool | None = None
 

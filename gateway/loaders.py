@@ -8,6 +8,7 @@ seen, a write forgets what it made stale. Errors are values here: one key's fail
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from gateway.batches import Loader
@@ -31,16 +32,32 @@ class Owners(NamedTuple):
 class Loaders:
     """Everything one operation may ask the upstream for."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, operation: "asyncio.Task[Any]") -> None:
         self.session = session
+        self._operation = operation
         odds = Odds()
-        self._agents: Inventory[Agent] = Inventory("agents", session, odds, self._agent_pages)
-        self._numbers = Numbers(session, odds, self._number_pages, self._agents)
-        self.agent: Loader[str, Agent | None] = Loader(self._load_agents)
-        self.number: Loader[str, PhoneNumber | None] = Loader(self._load_numbers)
-        self.agent_numbers: Loader[str, list[PhoneNumber] | None] = Loader(self._load_agent_numbers)
-        self._pages: Loader[Read, Listing[Any]] = Loader(session.read, turns=0)
+        self._agents: Inventory[Agent] = Inventory("agents", session, odds)
+        self._numbers = Numbers(session, odds, self._agents)
         self._refs: set[str] = set()
+
+    @cached_property
+    def agent(self) -> Loader[str, Agent | None]:
+        """Agents by id."""
+        return Loader(self._load_agents, operation=self._operation)
+
+    @cached_property
+    def number(self) -> Loader[str, PhoneNumber | None]:
+        """Numbers by id."""
+        return Loader(self._load_numbers, operation=self._operation)
+
+    @cached_property
+    def agent_numbers(self) -> Loader[str, list[PhoneNumber] | None]:
+        """All numbers of an agent, by its id."""
+        return Loader(self._load_agent_numbers, operation=self._operation)
+
+    @cached_property
+    def _pages(self) -> Loader[Read, Listing[Any]]:
+        return Loader(self.session.read, turns=0, operation=self._operation)
 
     def size(self, listing: Literal["agents", "numbers"]) -> Size | None:
         """Return how large an unfiltered list is known to be."""
@@ -124,7 +141,7 @@ class Loaders:
         if number_id is not None:
             self._numbers.rows.pop(number_id, None)
         self._numbers.complete = False
-        for loader in (self.agent, self.number, self.agent_numbers, self._pages):
+        for loader in [held for held in vars(self).values() if isinstance(held, Loader)]:
             loader.clear_all()
 
     async def _load_agents(self, ids: list[str]) -> list[Agent | None | Exception]:
@@ -146,7 +163,8 @@ class Loaders:
         unseen = [id_ for id_ in unseen if id_ not in rows]
         pages, failed = 0, None
         try:
-            pages = await inventory.sweep(len(unseen), lambda: sum(id_ not in rows for id_ in unseen))
+            read = self._agent_pages if kind == "agent" else self._number_pages
+            pages = await inventory.sweep(read, len(unseen), lambda: sum(id_ not in rows for id_ in unseen))
         except errors.UpstreamError as error:
             failed = error
         missing = [id_ for id_ in unseen if id_ not in rows]
@@ -194,10 +212,10 @@ class Loaders:
 
         before = strangers()
         half = before // 2
-        agent_pages = await self._agents.sweep(half, lambda: min(half, strangers()))
+        agent_pages = await self._agents.sweep(self._agent_pages, half, lambda: min(half, strangers()))
         seen = len(ids) - strangers()
         number_pages = await self._numbers.sweep(
-            seen, lambda: 0 if self._numbers.complete else seen, lambda: self._numbers.tell_owners
+            self._number_pages, seen, lambda: 0 if self._numbers.complete else seen, lambda: self._numbers.tell_owners
         )
         swept = self._numbers.owned(ids)
         self.session.bill.saved.swept += max(0, len(swept) - agent_pages - number_pages)

@@ -236,7 +236,7 @@ async def test_a_shorter_time_after_a_longer_one_counts() -> None:
 
 async def test_an_idle_connection_is_kept_for_a_while_and_then_closed() -> None:
     async with raw_upstream() as upstream:
-        pool = Pool(upstream.url, timeout=10, connections=2)
+        pool = Pool(upstream.url, timeout=10, connections=2, patience=5)
         await pool.exchange("GET", "/agents", {}, None, Taken())
         await put_on(IDLE - 1)
         await pool.exchange("GET", "/agents", {}, None, Taken())

@@ -23,8 +23,8 @@ class Line:
 
     def __init__(self, url: str, *, timeout: float = 5, connections: int = 1, pem: bytes | None = None) -> None:
         self.places = connections
-        self.pool = Pool(url, timeout=timeout, connections=connections, certificates=pem)
-        self.wire = Wire(url, timeout=timeout, connections=0, max_bytes=2**20, transport=self.pool)
+        self.pool = Pool(url, timeout=timeout, connections=connections, patience=timeout / 2, certificates=pem)
+        self.wire = Wire(url, timeout=timeout, connections=0, patience=timeout, max_bytes=2**20, transport=self.pool)
 
     def call(self, target: str = "/agents", body: bytes | None = None) -> "asyncio.Task[Reply]":
         """Start a call."""
@@ -270,7 +270,7 @@ async def test_what_is_no_request_is_not_sent(upstream: RawUpstream, line: Line,
     ],
 )
 async def test_a_request_names_the_host_and_stays_below_the_base(base: str, host: str) -> None:
-    pool = Pool(base, timeout=1, connections=1)
+    pool = Pool(base, timeout=1, connections=1, patience=1)
 
     request = pool._serialise("POST", "/numbers", {"X-A": "é"}, b"{}")
 

@@ -39,7 +39,9 @@ async def connect(carry: Callable[..., Transport]) -> AsyncIterator[Open]:
 
     def open_wire(url: str, *, timeout: float = 5, connections: int = 2, ca: trustme.CA | None = None) -> Wire:
         transport = carry(url, timeout, connections, ca)
-        wire = Wire(url, timeout=timeout, connections=connections, max_bytes=MAX_BYTES, transport=transport)
+        wire = Wire(
+            url, timeout=timeout, connections=connections, patience=timeout, max_bytes=MAX_BYTES, transport=transport
+        )
         wires.append(wire)
         return wire
 

@@ -29,7 +29,7 @@ import asyncio, sys, httpx
 from gateway.upstream.wire import Wire
 async def main():
     for transport in (None, httpx.AsyncHTTPTransport()):
-        wire = Wire(sys.argv[1], timeout=5, connections=1, max_bytes=99, transport=transport)
+        wire = Wire(sys.argv[1], timeout=5, connections=1, patience=5, max_bytes=99, transport=transport)
         print((await wire.attempt("GET", "/agents", {}, None)).status)
         await wire.aclose()
 asyncio.run(main())

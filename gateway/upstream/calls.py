@@ -24,9 +24,8 @@ MIN_SECRET = 8
 
 
 class Path(NamedTuple):
-    """What every call takes: a place, the wire, the clock, the calls an operation may spend, who remembers tenants."""
+    """What every call takes: the wire, the clock, the calls an operation may spend, who remembers tenants."""
 
-    places: asyncio.Semaphore
     wire: Wire
     clock: Callable[[], float]
     budget: int
@@ -57,19 +56,18 @@ class Call:
     async def send(self) -> bytes:
         """Send attempt after attempt as `retry` allows, and return the body of a success."""
         path = self._path
-        async with path.places:
-            attempts = 0
-            while True:
-                attempts += 1
-                self._sent += 1
-                try:
-                    reply = await path.wire.attempt(*self._request)
-                    break
-                except errors.Failed as failure:
-                    self._sent -= not failure.reached
-                    failed = isinstance(failure, errors.Unavailable)
-                    if not may_retry(self._request[0], attempts, connection_failed=failed) or not self._afford():
-                        raise
+        attempts = 0
+        while True:
+            attempts += 1
+            self._sent += 1
+            try:
+                reply = await path.wire.attempt(*self._request)
+                break
+            except errors.Failed as failure:
+                self._sent -= not failure.reached
+                failed = isinstance(failure, errors.Unavailable)
+                if not may_retry(self._request[0], attempts, connection_failed=failed) or not self._afford():
+                    raise
         self._quota.learn(reply.headers, status=reply.status, now=path.clock())
         if reply.status != 401:
             path.keep(self._tenant)

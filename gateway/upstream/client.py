@@ -58,11 +58,11 @@ class Client:
             settings.upstream_url,
             timeout=settings.upstream_timeout,
             connections=settings.upstream_connections,
+            patience=settings.deadline,
             max_bytes=settings.max_upstream_bytes,
             transport=transport,
         )
-        places = asyncio.Semaphore(settings.upstream_connections)  # httpcore stalls on long queues of its own
-        self.path = Path(places, wire, clock, settings.max_rest_calls, self.tenants.keep)
+        self.path = Path(wire, clock, settings.max_rest_calls, self.tenants.keep)
         self.remembers = bool(settings.cache_ttl or settings.stale_if_error)
         self.replicas: Replicas | None = None
         if settings.redis_url:

@@ -40,12 +40,15 @@ class Pool:
 
     Args:
         base_url: the API's base; targets are appended to its path.
-        timeout: seconds for one attempt, half of it for a place and half for connecting.
+        timeout: seconds for one attempt, half of it for connecting.
         connections: connections at the most.
+        patience: seconds for which an attempt waits for a place, before it begins.
         certificates: PEM of authorities that are trusted besides the system's.
     """
 
-    def __init__(self, base_url: str, *, timeout: float, connections: int, certificates: bytes | None = None) -> None:
+    def __init__(
+        self, base_url: str, *, timeout: float, connections: int, patience: float, certificates: bytes | None = None
+    ) -> None:
         url = httpx.URL(base_url)
         self._host = url.raw_host.decode("ascii")
         self._port = url.port or _PORTS[url.scheme]
@@ -53,6 +56,7 @@ class Pool:
         self._path = url.raw_path.decode("ascii").rstrip("/")
         self._head = [f"Host: {url.netloc.decode('ascii')}", f"User-Agent: {USER_AGENT}"]
         self._timeout = timeout
+        self._patience = patience
         self._free = connections
         self._queue: deque[asyncio.Future[Connection | None]] = deque()
         self._idle: list[Connection] = []
@@ -69,9 +73,9 @@ class Pool:
         if self._idle:
             connection, left = self._idle.pop(), self._timeout
         else:
+            connection = await self._take()
             clock = asyncio.get_running_loop().time
             deadline = clock() + self._timeout
-            connection = await self._take()
             try:
                 if connection is None or not connection.open:
                     connection = await self._connect()
@@ -120,7 +124,7 @@ class Pool:
             return None
         place: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         self._queue.append(place)
-        limit = asyncio.get_running_loop().call_later(self._timeout / 2, _deny, place)
+        limit = asyncio.get_running_loop().call_later(self._patience, _deny, place)
         try:
             return await place
         except asyncio.CancelledError:

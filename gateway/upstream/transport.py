@@ -46,12 +46,14 @@ class HttpxTransport:
         base_url: the API's base; targets are appended to its path.
         transport: what carries the requests.
         timeout: seconds for one attempt.
+        connections: attempts at once; the others wait, since httpcore stalls on long queues of its own.
     """
 
-    def __init__(self, base_url: str, transport: httpx.AsyncBaseTransport, timeout: float) -> None:
+    def __init__(self, base_url: str, transport: httpx.AsyncBaseTransport, timeout: float, connections: int) -> None:
         self._base = base_url.rstrip("/")
         self._transport = transport
         self._timeout = timeout
+        self._places = asyncio.Semaphore(connections)
         self._extensions = {"timeout": {"connect": timeout / 2, "pool": timeout / 2, "read": timeout, "write": timeout}}
 
     async def exchange(
@@ -61,7 +63,8 @@ class HttpxTransport:
         url = self._base + target
         request = httpx.Request(method, url, headers=dict(headers), content=body, extensions=self._extensions)
         try:
-            async with asyncio.timeout(self._timeout):  # httpx limits each read, not all of them together
+            # httpx limits each read, not all of them together
+            async with self._places, asyncio.timeout(self._timeout):
                 await self._read(await self._transport.handle_async_request(request), sink)
         except TimeoutError as error:
             raise httpx.ReadTimeout("The answer did not come in time.") from error

@@ -45,7 +45,8 @@ class Wire:
     Args:
         base_url: the API's base; targets are appended to its path.
         timeout: seconds for one attempt, from connecting to the last byte.
-        connections: connections at the most; a transport that is passed in has a limit of its own.
+        connections: connections at the most.
+        patience: seconds for which an attempt waits until one is free.
         max_bytes: of an answer, unpacked.
         transport: stands in for the network, in tests.
     """
@@ -56,14 +57,15 @@ class Wire:
         *,
         timeout: float,
         connections: int,
+        patience: float,
         max_bytes: int,
         transport: httpx.AsyncBaseTransport | Transport | None = None,
     ) -> None:
         self._timeout = timeout
         self._max_bytes = max_bytes
         if isinstance(transport, httpx.AsyncBaseTransport):
-            transport = HttpxTransport(base_url, transport, timeout)
-        self._transport = transport or Pool(base_url, timeout=timeout, connections=connections)
+            transport = HttpxTransport(base_url, transport, timeout, connections)
+        self._transport = transport or Pool(base_url, timeout=timeout, connections=connections, patience=patience)
 
     async def aclose(self) -> None:
         """Close every connection."""
