@@ -41,7 +41,7 @@ DEMO_PATH = "/demo/api/v1"
 DEMO_FIXED = {"upstream_url": "http://127.0.0.1", "upstream_api_key": "", "workers": "1"}
 """Settings that do not apply to the demo, which is one process with an upstream of its own."""
 
-_ROUNDS = (1000, 3, 1)
+_ROUNDS = (10_000, 10, 10)
 """Objects before the collector looks at the youngest, such rounds before one of the middle ones, and of those before
 a full one (`gc.set_threshold`).
 

@@ -49,8 +49,8 @@ class Inventory(Generic[Row]):
         self.rows: dict[str, Row] = {}
         self.complete = False
         """Whether every row was listed: as many unique ids as the total that each page told."""
-        self.order: list[str] = []
-        """The ids in the list's own order, where it is complete."""
+        self.listed: dict[str, Row] = {}
+        """The rows by id in the list's own order, where it is complete."""
         self._name = name
         self._session = session
         self._odds = odds
@@ -64,27 +64,23 @@ class Inventory(Generic[Row]):
         """The list's size as this tenant last saw it."""
         return self._session.tenant.size(self._name, self._session.clock())
 
-    def see(self, rows: Sequence[Row]) -> list[str]:
-        """Take in rows, and return their unique ids.
+    def see(self, rows: Sequence[Row]) -> dict[str, Row]:
+        """Take in rows, and return them by id; those seen before stay, so that an operation sees one state of each."""
+        seen = dict(zip(map(_ID, rows), rows, strict=True))  # there may be thousands
+        for id_ in self.rows.keys() & seen.keys():
+            seen[id_] = self.rows[id_]
+        self.rows.update(seen)
+        return seen
 
-        Those seen before stay, so that an operation sees one state of each.
-        """
-        fresh = dict(zip(map(_ID, rows), rows, strict=True))
-        ids = list(fresh)
-        for id_ in self.rows.keys() & fresh.keys():
-            del fresh[id_]
-        self.rows.update(fresh)
-        return ids
-
-    def take(self, listings: Sequence[Listing[Row]]) -> list[str]:
-        """Take in pages of the list, and return their unique ids."""
+    def take(self, listings: Sequence[Listing[Row]]) -> dict[str, Row]:
+        """Take in pages of the list, and return their rows by id."""
         return self.see(listings[0].rows if len(listings) == 1 else [row for page in listings for row in page.rows])
 
     def see_page(self, listing: Listing[Row]) -> None:
         """Take in a page of the whole, unfiltered list: it may hold every row."""
-        ids = self.take([listing])
-        if not self.complete and listing.pagination and listing.pagination.total == len(ids):
-            self.complete, self.order = True, ids
+        rows = self.take([listing])
+        if not self.complete and listing.pagination and listing.pagination.total == len(rows):
+            self.complete, self.listed = True, rows
 
     def ahead(self, keys: int, *, sure: bool) -> list[PageRequest]:
         """Return the pages that a sweep may begin with before its keys are known; the next one will be given them.
@@ -125,7 +121,7 @@ class Inventory(Generic[Row]):
         return not known and pages_to_read(keys, missing, size, 0) > 0
 
     async def _sweep(self, pages: Pages, keys: int, missing: Callable[[], int], worth: Callable[[], bool]) -> int:
-        read, ids, totals = 0, dict[str, None](), set[int]()
+        read, rows, totals = 0, dict[str, Row](), set[int]()
         while worth() and not self.complete and (requests := self._next(keys, missing(), read)):
             answers = await pages(requests)
             read += len(requests)
@@ -133,9 +129,9 @@ class Inventory(Generic[Row]):
             if len(listings) < len(answers):
                 _raise_hopeless(answers)
                 break
-            ids |= dict.fromkeys(self.take(listings))
+            rows |= self.take(listings)
             totals.update(listing.pagination.total if listing.pagination else -1 for listing in listings)
-            self.complete, self.order = totals == {len(ids)}, list(ids)
+            self.complete, self.listed = totals == {len(rows)}, rows
         self._odds.balance += max(-1, keys - read - (missing() if worth() else keys))
         return read
 
@@ -178,20 +174,21 @@ class Numbers(Inventory[PhoneNumber]):
         self.see(listing.rows)
         self._agents.see(listing.agents)
 
-    def take(self, listings: Sequence[Listing[PhoneNumber]]) -> list[str]:
+    def take(self, listings: Sequence[Listing[PhoneNumber]]) -> dict[str, PhoneNumber]:
         """Take in pages, unless they do not say whose the numbers are: then they are not all that is to be known."""
         for listing in listings:
             if listing.rows and not self._told:
                 self._told = self._session.tenant.told = any(row.agent_id is not UNSET for row in listing.rows)
-            self._agents.see(listing.agents)
-        return super().take(listings) if self._told else list({row.id: None for page in listings for row in page.rows})
+            if listing.agents:
+                self._agents.see(listing.agents)
+        return super().take(listings) if self._told else {row.id: row for page in listings for row in page.rows}
 
     def owned(self, ids: Sequence[str]) -> dict[str, list[PhoneNumber]]:
         """Return the numbers of those agents of whom all are known: seen ones, from a whole list that says whose."""
         if not self.complete or self._told is False:
             return {}
         owned: dict[Any, list[PhoneNumber]] = {id_: [] for id_ in ids if id_ in self._agents.rows}
-        numbers = list(filter(None, map(self.rows.get, self.order)))
+        numbers = self.listed.values()
         # a workspace may have thousands of which few are wanted
         for number in compress(numbers, map(owned.__contains__, map(_OWNER, numbers))):
             owned[number.agent_id].append(number)
