@@ -16,6 +16,7 @@ from gateway.inventory import Inventory, Numbers, Odds
 from gateway.planner import PageRequest, Size
 from gateway.upstream import errors
 from gateway.upstream.client import Answer, Session
+from gateway.upstream.flights import Arrival
 from gateway.upstream.models import Agent, AgentRef, AgentStatus, Body, Listing, PhoneNumber, PhoneNumberStatus, Row
 from gateway.upstream.reads import Read
 
@@ -56,8 +57,8 @@ class Loaders:
         return Loader(self._load_agent_numbers, operation=self._operation)
 
     @cached_property
-    def _pages(self) -> Loader[Read, Listing[Any]]:
-        return Loader(self.session.read, turns=0, operation=self._operation)
+    def _pages(self) -> Loader[Read, Arrival]:
+        return Loader(self.session.fetch, turns=0, operation=self._operation)
 
     def size(self, listing: Literal["agents", "numbers"]) -> Size | None:
         """Return how large an unfiltered list is known to be."""
@@ -78,8 +79,8 @@ class Loaders:
         ahead: list[PageRequest] = []
         if owners and self._numbers.tell_owners and not self.session.remembers:
             ahead = self._numbers.ahead(owners.at_most, sure=owners.sure)
-        answers = await self._pages.load_batch([*reads, *(Read("numbers", page=page) for page in ahead)])
-        listings = _whole(answers[: len(reads)])
+        arrivals = await self._pages.load_batch([*reads, *(Read("numbers", page=page) for page in ahead)])
+        listings = _whole(_answers(arrivals[: len(reads)]))
         for listing in listings:
             if reads[0].whole:
                 self._agents.see_page(listing)
@@ -92,7 +93,7 @@ class Loaders:
     ) -> list[Listing[PhoneNumber]]:
         """Load pages of numbers; those on them, and whole agents embedded in them, are known from then on."""
         reads = [Read("numbers", page=page, status=status and status.value) for page in requests]
-        listings = _whole(await self._pages.load_batch(reads))
+        listings = _whole(_answers(await self._pages.load_batch(reads)))
         for listing in listings:
             if reads[0].whole:
                 self._numbers.see_page(listing)
@@ -101,10 +102,10 @@ class Loaders:
         return listings
 
     async def _agent_pages(self, requests: Sequence[PageRequest]) -> list[Answer]:
-        return await self._pages.load_batch([Read("agents", page=page) for page in requests])
+        return _answers(await self._pages.load_batch([Read("agents", page=page) for page in requests]))
 
     async def _number_pages(self, requests: Sequence[PageRequest]) -> list[Answer]:
-        return await self._pages.load_batch([Read("numbers", page=page) for page in requests])
+        return _answers(await self._pages.load_batch([Read("numbers", page=page) for page in requests]))
 
     def ref(self, agent_id: str) -> AgentRef:
         """Return an agent of which only the id is wanted, without a call."""
@@ -250,6 +251,10 @@ class Loaders:
             self._agents.see(listing.rows)
         else:
             self._numbers.see_listing(listing)
+
+
+def _answers(arrivals: Sequence[Arrival | Exception]) -> list[Answer]:
+    return [arrival.look() if isinstance(arrival, Arrival) else arrival for arrival in arrivals]
 
 
 def _whole(answers: Sequence[Answer]) -> list[Listing[Any]]:

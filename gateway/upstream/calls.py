@@ -31,6 +31,23 @@ class Path(NamedTuple):
     budget: int
     keep: Callable[[Tenant], None]
 
+    def admit(self, bill: Bill, tenant: Tenant, reserve: int, request: Request) -> "Call":
+        """Put a call on an operation's bill; `reserve` calls of the key's quota must be left over after it.
+
+        Raises:
+            errors.BudgetExceeded: the operation may spend no more.
+            errors.QuotaSpent: the quota has no call left for this.
+        """
+        if bill.spent >= self.budget:
+            raise errors.BudgetExceeded(f"This operation may spend {self.budget} REST calls; ask for less at once.")
+        wait = tenant.quota.refuse_for(self.clock(), reserve)
+        if wait is not None:
+            spent = f"down to the last {reserve}, kept for single reads and writes" if reserve else "spent"
+            refusal = errors.QuotaSpent(f"Your key's quota of REST calls is {spent}; try again in {wait} s.")
+            refusal.retry_after = wait
+            raise refusal
+        return Call(self, bill, tenant, request)
+
 
 class Call:
     """One admitted REST call; on its session's bill from the start, taken off again where it was never sent."""

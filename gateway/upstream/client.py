@@ -9,6 +9,7 @@ decoded into `models`. Facts: the vendor's "Phone Numbers" page and its OpenAPI 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import httpx
@@ -19,7 +20,7 @@ from gateway.planner import Size
 from gateway.settings import Settings
 from gateway.upstream import errors, models
 from gateway.upstream.calls import Call, Path
-from gateway.upstream.flights import Flight
+from gateway.upstream.flights import Arrival, Flight
 from gateway.upstream.quota import QuotaState
 from gateway.upstream.reads import Read, decode_written, number_path
 from gateway.upstream.replicas import Learned, Replicas, Wrote
@@ -96,9 +97,8 @@ class Client:
         self.background.add(task)
         task.add_done_callback(self.background.discard)
 
-    def judge_reserve(self, quota: QuotaState | None) -> None:
+    def judge_reserve(self, quota: QuotaState | None, reserve: int) -> None:
         """Warn, once, of a reserve that leaves nothing of a key's quota for anything but single reads and writes."""
-        reserve = self.settings.quota_reserve
         if quota and 0 < quota.limit <= reserve and not self._judged:
             self._judged = True
             log.warning("quota_reserve_above_limit", reserve=reserve, limit=quota.limit, effect="no list is swept")
@@ -127,16 +127,12 @@ class Session:
         self._client = client
         self._headers = {**headers, "Accept": "application/json", "Accept-Encoding": "gzip"}
         self._max_age = 0.0 if fresh else client.settings.cache_ttl
+        self.remembers = self._max_age > 0
+        """Whether answers may come from memory."""
         self._max_stale = 0.0 if fresh else client.settings.stale_if_error
         self.clock = client.clock
-        """Tells unix seconds."""
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.time() + client.settings.deadline
-
-    @property
-    def remembers(self) -> bool:
-        """Whether answers may come from memory."""
-        return self._max_age > 0
 
     @property
     def quota(self) -> QuotaState | None:
@@ -150,27 +146,22 @@ class Session:
         return left if self.quota is None else min(left, self.quota.remaining)
 
     async def read(self, reads: Sequence[Read], failed: Exception | None = None) -> list[Answer]:
-        """Answer GETs, all of them at once: from memory, from flights of this tenant under way, or by calls.
+        """Answer GETs, all of them at once; failures are values, each in its place.
 
-        Failures are values, each in its place. With `failed`, which stopped other calls, only what is remembered
-        answers in place of it.
+        With `failed`, which stopped other calls, only what is remembered answers in place of it.
         """
         if failed is not None:
             return [self._outdated(read, failed) for read in reads]
-        answers: list[Any] = [self.recall(read) for read in reads]
-        flights: dict[int, Flight] = {}
-        for at, read in enumerate(reads):
-            try:
-                if answers[at] is None:
-                    flights[at] = self._board(read)
-            except errors.UpstreamError as error:
-                answers[at] = self._outdated(read, error)
-        if flights:
-            await self.tenant.flights.join(flights.values(), self._deadline - self._loop.time())
-        for at, flight in flights.items():
-            answer = flight.outcome or self._too_late()
-            answers[at] = self._outdated(reads[at], answer) if isinstance(answer, Exception) else answer
-        return answers
+        return [arrival.look() for arrival in await self.fetch(reads)]
+
+    async def fetch(self, reads: Sequence[Read]) -> list[Arrival]:
+        """Bring answers to GETs, as `read`: from memory, from flights of this tenant under way, or by calls."""
+        flights: list[Flight] = []
+        arrivals = [self._arrival(read, flights) for read in reads]
+        if flights and not await self.tenant.flights.join(flights, self._deadline - self._loop.time()):
+            for arrival in arrivals:
+                arrival.look()  # what is late now must not be there when it is asked for
+        return arrivals
 
     async def create_number(self, body: models.Body) -> models.Listing[models.PhoneNumber]:
         """POST /numbers."""
@@ -194,7 +185,7 @@ class Session:
 
     def recall(self, read: Read) -> models.Listing[Any] | None:
         """Return an answer that is remembered and young enough, without a call."""
-        held = self.tenant.memory.recall(read, self.clock() - self._max_age) if self._max_age else None
+        held = self.tenant.memory.recall(read, self.clock() - self._max_age) if self.remembers else None
         if held is None:
             return None
         self.bill.saved.cached += 1
@@ -210,30 +201,50 @@ class Session:
         self.stale_age = max(self.stale_age or 0.0, self.clock() - stale.at)
         return stale.listing
 
+    def _arrival(self, read: Read, flights: list[Flight]) -> Arrival:
+        answer: Answer | None = self.recall(read)
+        if answer is None:
+            try:
+                flight = self._board(read)
+            except errors.UpstreamError as error:
+                answer = self._outdated(read, error)
+            else:
+                flights.append(flight)
+                return Arrival(partial(self._landed, read, flight))
+        return Arrival(lambda: answer)
+
     def _board(self, read: Read) -> Flight:
         """Join the flight that a GET is on, or launch it."""
         target, flights = read.target, self.tenant.flights
         if flight := flights.find(target):
             self.bill.saved.coalesced += flight.payer is not self.bill
             return flight
-        call = self._admit("GET", target, None)
-        return flights.launch(target, call.launch(self._fly(read, call)), self.bill)
+        call, at, wrote = self._admit("GET", target, None), self.clock(), (self.tenant.log.wrote, flights.writes)
+        task = call.launch(self._fly(read, call, at, wrote[0]))
+        return flights.launch(target, task, partial(self._land, read, call, at, wrote), self.bill)
 
-    async def _fly(self, read: Read, call: Call) -> models.Listing[Any]:
-        """Send a GET and remember its answer, unless a write has come between."""
-        client, tenant, at = self._client, self.tenant, self.clock()
-        writes, base = tenant.flights.writes, tenant.log.wrote
+    def _landed(self, read: Read, flight: Flight) -> Answer:
+        answer: Answer = flight.outcome or self._too_late()
+        return self._outdated(read, answer) if isinstance(answer, Exception) else answer
+
+    async def _fly(self, read: Read, call: Call, at: float, base: str) -> bytes:
+        """Send a GET."""
         try:
-            body = await call.send()
+            return await call.send()
         except errors.RateLimited:
-            if client.replicas:
-                self._tell(client.replicas, Learned(read, "", at, base, None, self.quota), b"")
+            if replicas := self._client.replicas:
+                self._tell(replicas, Learned(read, "", at, base, None, self.quota), b"")
             raise
+
+    def _land(self, read: Read, call: Call, at: float, wrote: tuple[str, int], body: bytes) -> models.Listing[Any]:
+        """Decode an answer and remember it, unless a write has come between."""
+        client, tenant = self._client, self.tenant
         listing = call.read(lambda: read.decode(body))
         size = None
         if read.whole and read.page and listing.pagination:
             size = Size.told(read.page, listing.pagination.total, listing.pagination.limit)
             tenant.learn(read.kind, size, at)
+        base, writes = wrote
         if writes == tenant.flights.writes:
             if client.remembers:
                 tenant.memory.hold(read, listing, at, len(body))
@@ -274,23 +285,15 @@ class Session:
 
     def _admit(self, method: str, target: str, body: bytes | None) -> Call:
         """Put a call on the bill, or refuse it where it has no key, no budget or no quota."""
-        client, quota = self._client, self.tenant.quota
-        if not self._headers["X-API-Key"]:
+        if not self.has_key:
             raise errors.NoKey("Send your Omnia API key in the X-API-Key header.")
-        if self.bill.spent >= client.settings.max_rest_calls:
-            raise errors.BudgetExceeded(
-                f"This operation may spend {client.settings.max_rest_calls} REST calls; ask for less at once."
-            )
-        fan_out = method == "GET" and self.bill.spent > 0
-        reserve = client.settings.quota_reserve if fan_out else 0
-        wait = quota.refuse_for(self.clock(), reserve)
-        if wait is not None:
-            spent = f"down to the last {reserve}, kept for single reads and writes" if reserve else "spent"
-            refusal = errors.QuotaSpent(f"Your key's quota of REST calls is {spent}; try again in {wait} s.")
-            refusal.retry_after = wait
-            client.judge_reserve(self.quota)
-            raise refusal
-        return Call(client.path, self.bill, self.tenant, (method, target, self._headers, body))
+        client = self._client
+        reserve = client.settings.quota_reserve if method == "GET" and self.bill.spent > 0 else 0
+        try:
+            return client.path.admit(self.bill, self.tenant, reserve, (method, target, self._headers, body))
+        except errors.QuotaSpent:
+            client.judge_reserve(self.quota, reserve)
+            raise
 
     def _too_late(self) -> errors.TimedOut:
         seconds = self._client.settings.deadline

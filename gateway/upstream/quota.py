@@ -77,11 +77,12 @@ class Quota:
 
     def take(self, told: QuotaState, now: float) -> None:
         """Take in a state that this or another replica was told."""
-        known = self.state(now)
-        told = told._replace(reset=min(told.reset, now + WINDOW))  # another replica's clock may be off
-        # answers overtake each other: within one window the lowest count is the newest
-        same_window = known is not None and abs(known.reset - told.reset) < 2
-        self._state = told._replace(remaining=min(known.remaining, told.remaining)) if known and same_window else told
+        known, remaining = self.state(now), told.remaining
+        reset = min(told.reset, now + WINDOW)  # another replica's clock may be off
+        if known and abs(known.reset - reset) < 2:
+            # answers overtake each other: within one window the lowest count is the newest
+            remaining = min(known.remaining, remaining)
+        self._state = QuotaState(told.limit, remaining, reset)
 
 
 def _read(headers: Mapping[str, str], now: float) -> QuotaState | None:
