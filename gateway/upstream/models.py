@@ -82,7 +82,7 @@ class PhoneNumber(Struct, rename="camel", gc=False):
     created_at: str
     friendly_name: str | None = None
     agent_id: str | UnsetType | None = UNSET
-    embedded_agent: Raw = field(name="agent", default_factory=Raw)
+    embedded_agent: Raw | UnsetType = field(name="agent", default=UNSET)
 
 
 class Pagination(Struct):
@@ -159,7 +159,7 @@ def unfold(numbers: Sequence[PhoneNumber], owner: str | UnsetType | None = UNSET
     for number in numbers:
         if number.embedded_agent:
             agent = _embedded(number.embedded_agent)
-            number.embedded_agent = Raw()  # it holds on to the whole answer's bytes
+            number.embedded_agent = UNSET  # it holds on to the whole answer's bytes
             if isinstance(agent, Agent):
                 agents.append(agent)
             if number.agent_id is UNSET and agent:
