@@ -158,6 +158,23 @@ async def test_a_failed_write_leaves_the_writes_after_it(gateway: Gateway) -> No
     assert gateway.calls == ["DELETE /numbers/gone", f"DELETE /numbers/{number}"]
 
 
+async def test_a_write_that_outlasts_the_deadline_is_in_doubt_and_goes_on_to_its_end() -> None:
+    held = asyncio.Event()
+
+    async def slow(_: httpx.Request) -> httpx.Response:
+        await held.wait()
+        return httpx.Response(200, json={})
+
+    async with open_gateway(settings={"deadline": "0.05"}) as gateway:
+        gateway.upstream.play("PUT .*", slow)
+        answer = await gateway.ask(UPDATE, {"id": "n1", "input": {"friendlyName": "x"}})
+        held.set()
+
+    assert errors_of(answer) == [("UPSTREAM_TIMEOUT", ["updatePhoneNumber"])]
+    assert "may have been made" in answer["errors"][0]["message"]
+    assert gateway.calls == ["PUT /numbers/n1"]
+
+
 async def test_a_write_whose_caller_left_ends_before_the_gateway_does() -> None:
     held, begun = asyncio.Event(), asyncio.Event()
     ended: list[str] = []

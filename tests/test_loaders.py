@@ -134,6 +134,20 @@ async def test_a_batch_that_fails_as_a_whole_fails_every_key_and_is_not_remember
     assert await loader.load("a") == "a"
 
 
+async def test_what_was_asked_for_before_all_is_cleared_is_answered_and_asked_for_anew_after_it() -> None:
+    source = Source()
+    loader: Loader[str, str] = Loader(source.fetch)
+    before = asyncio.ensure_future(loader.load_batch(["a"]))
+    await asyncio.sleep(0)
+
+    loader.clear_all()
+    after = asyncio.ensure_future(loader.load_batch(["a"]))
+    source.opened.set()
+
+    assert [*await before, *await after] == ["A", "A"]
+    assert source.batches == [["a"], ["a"]]
+
+
 async def test_a_running_batch_survives_the_garbage_collector() -> None:
     source = Source()
     loader: Loader[str, str] = Loader(source.fetch)

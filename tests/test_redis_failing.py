@@ -1,5 +1,6 @@
 """Redis slow, full, gone, late or strange: each replica goes on in its own memory, with one warning."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -115,6 +116,8 @@ async def test_a_redis_that_stays_away_is_asked_for_now_and_then_and_warned_of_o
     with structlog.testing.capture_logs() as logs:
         async with replicas(Store(tmp_path).url, count=1) as (gateway,):
             await gateway.data(LIST)
+            for _ in range(50):
+                await asyncio.sleep(0)  # replicas are told of it meanwhile
             gateway.clock.now += 6
 
             await gateway.data(LIST)
