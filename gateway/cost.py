@@ -249,12 +249,19 @@ class _Run:
         self._pages.add((name, text, PageRequest(1, first)))
         if asked.worst and asked.given(field, "after") and first > 1 and first + total > MAX_LIMIT + 1:
             self._pages.add((name, text, PageRequest(2, first)))
+        if asked.worst and name == "agents" and first > 2 >= total and self._reach_numbers(fields):
+            self._pages.add("ahead")  # of numbers, read before it is known how few agents there are
         if not asked.worst and not filters and first >= total:
             self._whole.add(name)
         some = self._some(f"{name} {text}", min(first, total))
         if name == "phoneNumbers":
             return _Objects("numbers", some, fields)
         return _Objects("listed", some, fields, exact=not asked.given(field, "status", "search", "after"))
+
+    def _reach_numbers(self, fields: Fields) -> bool:
+        """Tell whether a list's agents are asked for their numbers."""
+        names = {nodes[0].name.value: nodes for nodes in self._asked.below(fields).values()}
+        return "numbers" in names or any(self._reach_numbers(names[name]) for name in names.keys() & _WRAPPERS)
 
     def _some(self, identity: str, count: int) -> frozenset[_Key]:
         """Return agents of a list: at worst nobody else's, typically the first of the workspace."""

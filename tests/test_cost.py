@@ -70,7 +70,7 @@ def named(text: str, workspace: Workspace) -> str:
     return text
 
 
-@pytest.mark.parametrize(("agents", "numbers"), [(12, 60), (40, 90), (150, 90), (250, 400)])
+@pytest.mark.parametrize(("agents", "numbers"), [(1, 250), (2, 250), (12, 60), (40, 90), (150, 90), (250, 400)])
 @pytest.mark.parametrize("query", QUERIES)
 async def test_no_operation_spends_more_than_its_worst_case(query: str, agents: int, numbers: int) -> None:
     workspace = sample_workspace(agents=agents, numbers=numbers)
@@ -115,6 +115,8 @@ async def test_an_operation_spends_what_is_typical_once_totals_are_known(query: 
         ("query($i: Boolean! = false) { agents { nodes { numbers @include(if: $i) { id } } } }", 40, 90, (2, 1)),
         ("query($i: Boolean! = true) { agents { nodes { numbers @skip(if: $i) { id } } } }", 40, 90, (2, 1)),
         (QUERIES["agents of numbers by id"], 500, 900, (7, 6)),
+        (QUERIES["edges"], 2, 300, (4, 3)),
+        (QUERIES["list"], 2, 300, (1, 1)),
     ],
 )  # fmt: skip
 def test_costs_by_example(text: str, agents: int, numbers: int, cost: tuple[int, int]) -> None:
