@@ -55,6 +55,12 @@ class Loader(Generic[K, V]):
         """Return a key's value if it is known."""
         return self._known.get(key, default)
 
+    def begin(self, keys: Sequence[K]) -> None:
+        """Begin to fetch keys that nobody has asked for, for whoever does later."""
+        for key in keys:
+            if not self.asked(key):
+                self._join(key, self._turns)
+
     def load(self, key: K) -> "asyncio.Future[V]":
         """Return a future of the key's value; cancelling it cancels nothing else."""
         if self._single is None:

@@ -99,7 +99,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Wait for the first request."""
         super().connection_made(transport)
-        self.transport = self._writer = Writer(transport, self.loop)
+        self.transport = Writer(transport, self.loop)
         self._head: int | None = None
         self._hurry: asyncio.TimerHandle | None = self.loop.call_later(self.head_timeout, self._too_slow)
 
@@ -117,6 +117,9 @@ class Protocol(HttpToolsProtocol):
                 self._refuse("431 Request Header Fields Too Large", f"The headers are over {self.max_head} bytes.")
             elif self._hurry is None:  # most heads arrive whole, and never need it
                 self._hurry = self.loop.call_later(self.head_timeout, self._too_slow)
+        elif self._hurry is None and self.cycle and self.cycle.response_complete:
+            # blank lines between requests: they have stopped uvicorn's own timer, and begin nothing
+            self._hurry = self.loop.call_later(self.head_timeout, self._too_slow)
 
     def on_message_begin(self) -> None:
         """Count the bytes of the head, and the time anew."""

@@ -56,8 +56,11 @@ class Inventory(Generic[Row]):
         self._odds = odds
         self._ahead: list[PageRequest] = []
         """What was read ahead for the next sweep."""
-        self._staked = 0
-        """Calls that this may lose."""
+
+    @property
+    def tried(self) -> bool:
+        """Whether this tenant's list has told what is wanted of it, or not, before."""
+        return True
 
     @property
     def size(self) -> Size | None:
@@ -83,19 +86,18 @@ class Inventory(Generic[Row]):
             self.complete, self.listed = True, rows
 
     def ahead(self, keys: int, *, sure: bool) -> list[PageRequest]:
-        """Return the pages that a sweep may begin with before its keys are known; the next one will be given them.
+        """Return the page that a sweep may begin with before its keys are known, if any; the next one will be given it.
 
-        There will be so many keys, or that many at the most where that is not `sure`.
+        There will be so many keys, or that many at the most where that is not `sure`. It is one page, so that one call
+        is lost at the most where there turn out to be fewer, or none because their own list cannot be read.
         """
-        size = self.size
-        pages = pages_to_read(keys, keys, size, 0)
-        staked = 0 if sure and size and size.sure else 1
-        if staked and (pages > 1 or self._odds.balance < 0 or self._odds.turn.locked()):
+        pages = pages_to_read(keys, keys, self.size, 0)
+        if not pages or (pages > 1 and not sure) or self._session.affordable < 2:
             return []
-        if self.complete or self._ahead or not 0 < pages < self._session.affordable:
+        if self.complete or self._ahead or self._odds.balance < 0 or self._odds.turn.locked():
             return []
-        self._odds.balance -= staked
-        self._staked, self._ahead = staked, self._requests(0, pages)
+        self._odds.balance -= 1
+        self._ahead = self._requests(0, 1)
         return self._ahead
 
     async def sweep(
@@ -139,9 +141,11 @@ class Inventory(Generic[Row]):
         """Return what to read next: what was read ahead, or what is cheaper than single calls and can be afforded."""
         if self._ahead:
             requests, self._ahead = self._ahead, []
-            self._odds.balance += self._staked
+            self._odds.balance += 1
             return requests
         more = pages_to_read(keys, missing, self.size, read)
+        if not read and not self.tried:
+            more = min(more, 1)
         guess = not (read or (self.size and self.size.sure))
         if more > self._session.affordable or (guess and self._odds.balance < 0):
             return []
@@ -163,6 +167,11 @@ class Numbers(Inventory[PhoneNumber]):
         super().__init__("numbers", session, odds)
         self._agents = agents
         self._told: bool | None = None
+
+    @property
+    def tried(self) -> bool:
+        """Whether it is known if listed numbers say whose they are; another replica may have told the size alone."""
+        return self._session.tenant.told is not None
 
     @property
     def tell_owners(self) -> bool:

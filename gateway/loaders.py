@@ -57,7 +57,11 @@ class Loaders:
         return Loader(self._load_agent_numbers, operation=self._operation)
 
     @cached_property
-    def _pages(self) -> Loader[Read, Arrival]:
+    def _listed_agents(self) -> Loader[Read, Arrival]:
+        return Loader(self.session.fetch, turns=0, operation=self._operation)
+
+    @cached_property
+    def _listed_numbers(self) -> Loader[Read, Arrival]:
         return Loader(self.session.fetch, turns=0, operation=self._operation)
 
     def size(self, listing: Literal["agents", "numbers"]) -> Size | None:
@@ -76,11 +80,11 @@ class Loaders:
         Where their numbers will be wanted, of `owners`, the list of numbers is begun together with them.
         """
         reads = [Read("agents", page=page, status=status and status.value, search=search) for page in requests]
-        ahead: list[PageRequest] = []
+        self._listed_agents.begin(reads)  # before the numbers, where only one of them can be afforded
         if owners and self._numbers.tell_owners and not self.session.remembers:
             ahead = self._numbers.ahead(owners.at_most, sure=owners.sure)
-        arrivals = await self._pages.load_batch([*reads, *(Read("numbers", page=page) for page in ahead)])
-        listings = _whole(_answers(arrivals[: len(reads)]))
+            self._listed_numbers.begin([Read("numbers", page=page) for page in ahead])
+        listings = _whole(_answers(await self._listed_agents.load_batch(reads)))
         for listing in listings:
             if reads[0].whole:
                 self._agents.see_page(listing)
@@ -93,7 +97,7 @@ class Loaders:
     ) -> list[Listing[PhoneNumber]]:
         """Load pages of numbers; those on them, and whole agents embedded in them, are known from then on."""
         reads = [Read("numbers", page=page, status=status and status.value) for page in requests]
-        listings = _whole(_answers(await self._pages.load_batch(reads)))
+        listings = _whole(_answers(await self._listed_numbers.load_batch(reads)))
         for listing in listings:
             if reads[0].whole:
                 self._numbers.see_page(listing)
@@ -102,10 +106,10 @@ class Loaders:
         return listings
 
     async def _agent_pages(self, requests: Sequence[PageRequest]) -> list[Answer]:
-        return _answers(await self._pages.load_batch([Read("agents", page=page) for page in requests]))
+        return _answers(await self._listed_agents.load_batch([Read("agents", page=page) for page in requests]))
 
     async def _number_pages(self, requests: Sequence[PageRequest]) -> list[Answer]:
-        return _answers(await self._pages.load_batch([Read("numbers", page=page) for page in requests]))
+        return _answers(await self._listed_numbers.load_batch([Read("numbers", page=page) for page in requests]))
 
     def ref(self, agent_id: str) -> AgentRef:
         """Return an agent of which only the id is wanted, without a call."""

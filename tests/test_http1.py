@@ -53,6 +53,9 @@ class Taken:
         self.heads: list[tuple[int, Mapping[str, str]]] = []
         self.body = b""
 
+    def sending(self) -> None:
+        """Hear of it."""
+
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
         self.heads.append((status, headers))
 

@@ -42,9 +42,9 @@ def transport(request: pytest.FixtureRequest) -> httpx.AsyncBaseTransport | None
 
 
 @asynccontextmanager
-async def open_gateway(url: str, transport: httpx.AsyncBaseTransport | None) -> AsyncIterator[Ask]:
+async def open_gateway(url: str, transport: httpx.AsyncBaseTransport | None, **settings: str) -> AsyncIterator[Ask]:
     """Start a gateway on a REST API of real sockets."""
-    app = create_app(load({}, {"upstream_url": url}), transport=transport)
+    app = create_app(load({}, {"upstream_url": url, **settings}), transport=transport)
     door = httpx.ASGITransport(app=app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=door, base_url="http://gateway") as http:
 
@@ -108,6 +108,22 @@ async def test_a_call_that_was_never_sent_costs_nothing(transport: httpx.AsyncBa
 
     assert errors_of(told) == [("UPSTREAM_UNAVAILABLE", ["agent"])]
     assert spent(told) == 0
+
+
+async def test_what_waited_for_a_connection_till_the_deadline_costs_nothing(
+    transport: httpx.AsyncBaseTransport | None,
+) -> None:
+    query = "{" + " ".join(f'a{i}: agent(id: "a{i}") {{ name }}' for i in range(2)) + "}"
+    async with (
+        raw_upstream() as upstream,
+        open_gateway(upstream.url, transport, upstream_connections="1", deadline="0.1") as ask,
+    ):
+        upstream.play((b"", "hang"))
+
+        told = await ask(query)
+
+    assert [code for code, _ in errors_of(told)] == ["UPSTREAM_TIMEOUT"] * 2
+    assert spent(told) == len(upstream.requests) == 1
 
 
 async def test_proxies_of_the_environment_are_not_used() -> None:

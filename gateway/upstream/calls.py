@@ -75,13 +75,13 @@ class Call:
         path = self._path
         attempts = 0
         while True:
-            attempts += 1
-            self._sent += 1
+            attempts, before = attempts + 1, self._sent
             try:
-                reply = await path.wire.attempt(*self._request)
+                reply = await path.wire.attempt(*self._request, self._sending)
                 break
             except errors.Failed as failure:
-                self._sent -= not failure.reached
+                if not failure.reached:
+                    self._sent = before
                 failed = isinstance(failure, errors.Unavailable)
                 if not may_retry(self._request[0], attempts, connection_failed=failed) or not self._afford():
                     raise
@@ -106,6 +106,9 @@ class Call:
         except errors.BadAnswer as error:
             error.answer = self._reply and said(self._reply)
             raise
+
+    def _sending(self) -> None:
+        self._sent += 1
 
     def _afford(self) -> bool:
         """Charge another attempt where the last one counts; tell whether the budget has it."""

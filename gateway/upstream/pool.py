@@ -84,6 +84,7 @@ class Pool:
                 raise
             left = deadline - clock()
         try:
+            sink.sending()
             await connection.send(request, sink, left)
         finally:
             self._give(connection)

@@ -1,6 +1,6 @@
 """What is known of one key's quota, from the `X-RateLimit-*` headers of its last answers. Pure.
 
-`client` asks it before each REST call and tells it each answer; it never waits and never calls. The
+`calls` asks it before each REST call and tells it each answer; it never waits and never calls. The
 quota is the upstream's: 1,000 calls per hour and key, told as limit, remaining and reset (unix
 seconds). It is never held longer than one window, so that a clock that is off cannot lock a key out.
 """

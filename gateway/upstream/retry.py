@@ -1,6 +1,6 @@
 """Which attempt may be made again. Pure.
 
-`client` asks after each failed attempt. A read whose connection failed is tried once more, because
+`calls` asks after each failed attempt. A read whose connection failed is tried once more, because
 the connection may have been a stale one of the pool. A write is never tried again, since it may have
 been carried out; nor is anything the upstream has answered, because every call costs quota.
 """

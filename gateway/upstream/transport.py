@@ -1,7 +1,7 @@
 """What carries the bytes of an attempt: the built-in `pool`, or any `httpx.AsyncBaseTransport` plugged in here.
 
-`wire` calls `exchange`; whatever goes wrong leaves as one of httpx's exceptions. Neither follows redirects, keeps
-cookies, unpacks bodies, sends again what may have arrived, or reads proxies from the environment.
+`wire` calls `exchange`; whatever goes wrong on the way leaves as one of httpx's exceptions. Neither follows redirects,
+keeps cookies, unpacks bodies, sends again what may have arrived, or reads proxies from the environment.
 """
 
 import asyncio
@@ -15,6 +15,9 @@ USER_AGENT = "omnia-graphql-gateway"
 
 class Sink(Protocol):
     """Takes an answer as it arrives."""
+
+    def sending(self) -> None:
+        """Hear that the request goes out: the upstream may count it from now on."""
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
         """Take status and headers; names are looked up in lower case."""
@@ -65,6 +68,7 @@ class HttpxTransport:
         try:
             # httpx limits each read, not all of them together
             async with self._places, asyncio.timeout(self._timeout):
+                sink.sending()
                 await self._read(await self._transport.handle_async_request(request), sink)
         except TimeoutError as error:
             raise httpx.ReadTimeout("The answer did not come in time.") from error

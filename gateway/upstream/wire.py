@@ -6,7 +6,7 @@ wrong leaves as an `errors.UpstreamError`, and says whether the upstream may hav
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import httpx
@@ -71,13 +71,22 @@ class Wire:
         """Close every connection."""
         await self._transport.aclose()
 
-    async def attempt(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
+    async def attempt(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        sending: Callable[[], None] = lambda: None,
+    ) -> Reply:
         """Send one attempt, a body as JSON, and return what came back, whatever its status.
+
+        `sending` is called when it goes out: given up before, the upstream has not seen it.
 
         Raises:
             errors.Failed: nothing complete came back; `reached` tells whether the upstream may have seen it.
         """
-        intake = _Intake(self._max_bytes)
+        intake = _Intake(self._max_bytes, sending)
         sent = headers if body is None else {**headers, "Content-Type": "application/json"}
         try:
             await self._transport.exchange(method, target, sent, body, intake)
@@ -89,8 +98,9 @@ class Wire:
 class _Intake:
     """Takes in one answer, unpacking its body as it arrives and never keeping more than the cap."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, sending: Callable[[], None]) -> None:
         self.status = 0
+        self.sending = sending
         self._max_bytes = max_bytes
         self._headers: Mapping[str, str] = {}
         self._unpack: zlib._Decompress | None = None
