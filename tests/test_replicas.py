@@ -17,6 +17,7 @@ import uvicorn
 
 from gateway.demo import create_demo, sample_workspace
 from tests.harness import Fault, Gateway, errors_of
+from tests.plain import NUMBER_PAGES, pages, singles
 from tests.store import LIST, NAME, NESTED, REDIS, Store, replicas, told
 
 pytestmark = pytest.mark.skipif(REDIS is None, reason="redis-server is not installed here")
@@ -87,6 +88,22 @@ async def test_a_replica_never_takes_in_what_was_read_before_its_own_write(store
 
     names = {row["id"]: row["friendlyName"] for row in data["phoneNumbers"]["nodes"]}
     assert [names[id_] for id_ in changed] == ["new", "new"]
+
+
+async def test_a_size_alone_does_not_tell_whether_listed_numbers_say_whose_they_are(store: Store) -> None:
+    workspace = sample_workspace(agents=5, numbers=300)
+    listed = [{k: v for k, v in n.items() if k != "agentId"} for n in workspace.numbers.values()]
+    body = {"data": listed[:100], "pagination": {"page": 1, "limit": 100, "total": 300}}
+    async with replicas(store.url, workspaces={"demo": workspace}, settings={"cache_ttl": "0"}) as (one, two):
+        for gateway in (one, two):
+            gateway.upstream.play(NUMBER_PAGES, httpx.Response(200, json=body))
+        await one.data("{ agents(first: 5) { totalCount } phoneNumbers(first: 100) { totalCount } }")
+        await told(store, 2)
+
+        ids = enumerate(workspace.agents)
+        await two.data("{" + " ".join(f'a{i}: agent(id: "{id_}") {{ name numbers {{ id }} }}' for i, id_ in ids) + "}")
+
+        assert two.calls == ["GET /agents?page=1&limit=100", *pages(1), *singles(workspace, 5)]
 
 
 async def test_sizes_are_shared_so_that_another_replica_plans_with_them(store: Store) -> None:

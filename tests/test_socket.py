@@ -61,6 +61,15 @@ def test_closes_on_a_caller_who_says_nothing() -> None:
     assert answer == b""
 
 
+def test_closes_on_a_caller_who_sends_blank_lines_after_an_answer() -> None:
+    with serve(Hasty) as port, socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(REQUEST.replace(b"close", b"keep-alive"))
+        answer = connection.recv(65536)
+        connection.sendall(b"\r\n")
+
+        assert (status(answer), connection.recv(65536)) == (200, b"")
+
+
 @pytest.mark.parametrize("pieces", [[b"G"], [HEAD], [REQUEST.replace(b"close", b"keep-alive"), b"POST /gra"]])
 def test_gives_up_on_a_head_that_dribbles(pieces: list[bytes]) -> None:
     with serve(Hasty) as port:

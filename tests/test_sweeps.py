@@ -1,12 +1,13 @@
 """Batches: singles or a sweep, whichever costs less, and never a wrong answer for being cheap."""
 
+import asyncio
 from typing import Any
 
 import httpx
 import pytest
 
 from gateway.demo import sample_workspace
-from tests.harness import Gateway, errors_of, open_gateway
+from tests.harness import Fault, Gateway, errors_of, open_gateway
 from tests.plain import NUMBER_PAGES, OWNED, aliased, late, pages, plain, singles, through
 
 
@@ -175,6 +176,34 @@ async def test_a_sweep_that_fails_leaves_it_to_single_calls(gateway: Gateway) ->
     workspace = gateway.workspaces["demo"]
     assert gateway.calls == ["GET /agents?page=1&limit=4", *pages(1), *singles(workspace, 4)]
     assert all(len(node["numbers"]) == 5 or node["numbers"] for node in data["agents"]["nodes"])
+
+
+@pytest.mark.parametrize("fault", [httpx.Response(401), httpx.Response(500), httpx.ConnectError("x")])
+async def test_a_list_of_agents_that_cannot_be_read_costs_one_page_of_numbers_beside_it_at_most(fault: Fault) -> None:
+    workspace = sample_workspace(agents=100, numbers=900)
+    async with open_gateway(workspaces={"demo": workspace}) as gateway:
+        await gateway.data(OWNED, {"n": 100})
+        del gateway.upstream.calls[:]
+        gateway.upstream.play("GET /agents.*", fault)
+
+        answer = await gateway.ask(OWNED, {"n": 100})
+        calls = gateway.calls
+
+    assert answer["data"] == {"agents": None}
+    assert sum(call.startswith("GET /numbers") for call in calls) <= 1
+
+
+async def test_a_list_that_nobody_matches_does_not_wait_for_numbers(gateway: Gateway) -> None:
+    async def never(_: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    gateway.upstream.play("GET /numbers.*", never)
+
+    data = await gateway.data('{ agents(search: "nobody at all") { nodes { numbers { id } } } }')
+
+    assert data == {"agents": {"nodes": []}}
+    assert gateway.calls == ["GET /agents?page=1&limit=50&search=nobody+at+all", *pages(1)]
 
 
 @pytest.mark.parametrize(
