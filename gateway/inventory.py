@@ -79,11 +79,12 @@ class Inventory(Generic[Row]):
         """Take in pages of the list, and return their rows by id."""
         return self.see(listings[0].rows if len(listings) == 1 else [row for page in listings for row in page.rows])
 
-    def see_page(self, listing: Listing[Row]) -> None:
-        """Take in a page of the whole, unfiltered list: it may hold every row."""
-        rows = self.take([listing])
-        if not self.complete and listing.pagination and listing.pagination.total == len(rows):
-            self.complete, self.listed = True, rows
+    def see_pages(self, listings: Sequence[Listing[Row]], *, whole: bool) -> None:
+        """Take in pages of the list; one of the `whole`, unfiltered one may hold every row."""
+        for listing in listings:
+            rows = self.take([listing])
+            if whole and not self.complete and listing.pagination and listing.pagination.total == len(rows):
+                self.complete, self.listed = True, rows
 
     def ahead(self, keys: int, *, sure: bool) -> list[PageRequest]:
         """Return the page that a sweep may begin with before its keys are known, if any; the next one will be given it.

@@ -85,11 +85,7 @@ class Loaders:
             ahead = self._numbers.ahead(owners.at_most, sure=owners.sure)
             self._listed_numbers.begin([Read("numbers", page=page) for page in ahead])
         listings = _whole(_answers(await self._listed_agents.load_batch(reads)))
-        for listing in listings:
-            if reads[0].whole:
-                self._agents.see_page(listing)
-            else:
-                self._agents.take([listing])
+        self._agents.see_pages(listings, whole=reads[0].whole)
         return listings
 
     async def numbers(
@@ -98,11 +94,7 @@ class Loaders:
         """Load pages of numbers; those on them, and whole agents embedded in them, are known from then on."""
         reads = [Read("numbers", page=page, status=status and status.value) for page in requests]
         listings = _whole(_answers(await self._listed_numbers.load_batch(reads)))
-        for listing in listings:
-            if reads[0].whole:
-                self._numbers.see_page(listing)
-            else:
-                self._numbers.take([listing])
+        self._numbers.see_pages(listings, whole=reads[0].whole)
         return listings
 
     async def _agent_pages(self, requests: Sequence[PageRequest]) -> list[Answer]:
