@@ -18,13 +18,13 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import graphiql
-from gateway.documents import Documents, read_manifest
-from gateway.endpoint import Endpoint
-from gateway.errors import INTERNAL, request_error
-from gateway.execution import Engine
-from gateway.limits import Limits
-from gateway.observability import Metrics
-from gateway.response import Door, guard
+from gateway.execution.engine import Engine
+from gateway.execution.errors import INTERNAL, request_error
+from gateway.execution.limits import Limits
+from gateway.http.endpoint import Endpoint
+from gateway.http.middleware import Door, guard
+from gateway.http.persisted_documents import Documents, read_manifest
+from gateway.observability.metrics import Metrics
 from gateway.settings import Settings
 from gateway.upstream.client import Client
 

@@ -27,12 +27,12 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from uvicorn.supervisors import Multiprocess
 
-from gateway import observability
 from gateway.app import create_app
-from gateway.check import check as check_files
-from gateway.connection import Protocol
-from gateway.cost import Sizes
-from gateway.demo import create_demo
+from gateway.demo.rest_api import create_demo
+from gateway.estimate.check import check as check_files
+from gateway.estimate.cost import Sizes
+from gateway.http.server import Protocol
+from gateway.observability.logging import configure
 from gateway.schema import sdl
 from gateway.settings import PREFIX, Settings, SettingsError, describe, load
 
@@ -174,7 +174,7 @@ class _DemoServer(uvicorn.Server):
 
 
 def _app(settings: Settings, **options: Any) -> Starlette:
-    observability.configure(settings.log_threshold, settings.log_format)
+    configure(settings.log_threshold, settings.log_format)
     with _told():
         app = create_app(settings, **options)
     gc.collect()

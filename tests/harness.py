@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from gateway.app import create_app
-from gateway.demo import Workspace, create_demo, sample_workspace
+from gateway.demo.rest_api import Workspace, create_demo, sample_workspace
 from gateway.settings import load
 
 Fault = httpx.Response | Exception | Callable[[httpx.Request], Awaitable[httpx.Response]]

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from gateway.demo import Workspace
+from gateway.demo.rest_api import Workspace
 from tests.harness import Gateway
 
 OWNED = "query($n: Int!) { agents(first: $n) { nodes { id numbers { id } } } }"

@@ -11,8 +11,9 @@ import httpx
 import trustme
 import uvloop
 
-from gateway.upstream.pool import Pool
-from gateway.upstream.transport import HttpxTransport, Transport
+from gateway.upstream.transport.base import Transport
+from gateway.upstream.transport.httpx import HttpxTransport
+from gateway.upstream.transport.pool import Pool
 
 Then = Literal["keep", "close", "reset", "hang"]
 """What becomes of the connection after an answer."""

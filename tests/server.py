@@ -9,7 +9,7 @@ from typing import Any
 import uvicorn
 
 from gateway.app import create_app
-from gateway.connection import Protocol
+from gateway.http.server import Protocol
 from gateway.settings import load
 from tests.harness import UPSTREAM
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from gateway.demo import Workspace, sample_workspace
+from gateway.demo.rest_api import Workspace, sample_workspace
 from tests.harness import Gateway, open_gateway
 
 REDIS = shutil.which("redis-server")

@@ -10,7 +10,7 @@ import msgspec
 import strawberry
 from strawberry import Maybe, Some
 
-from gateway.context import Info
+from gateway.schema.context import Info
 from gateway.schema.queries import NumberId
 from gateway.schema.types import PhoneNumber, known
 from gateway.upstream import models

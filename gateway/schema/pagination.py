@@ -13,9 +13,10 @@ from typing import Generic
 
 import msgspec
 
-from gateway.planner import MAX_LIMIT, PageRequest, window
+from gateway.dataloaders.planner import window
 from gateway.upstream.errors import InvalidInput
 from gateway.upstream.models import Listing, Row
+from gateway.upstream.paging import MAX_LIMIT, PageRequest
 
 Fetch = Callable[[list[PageRequest], int | None], Awaitable[list[Listing[Row]]]]
 """Loads pages; the number is that of the rows which the window will have, None where that is not known."""

@@ -8,12 +8,12 @@ from typing import Annotated
 import strawberry
 from strawberry import UNSET
 
-from gateway.context import Info, only, reaches_numbers
-from gateway.loaders import Owners
-from gateway.planner import PageRequest
+from gateway.dataloaders.loaders import Owners
+from gateway.schema.context import Info, only, reaches_numbers
 from gateway.schema.pagination import Connection, connect
 from gateway.schema.types import Agent, AgentConnection, PhoneNumber, PhoneNumberConnection, RateLimit, known
 from gateway.upstream import errors, models
+from gateway.upstream.paging import PageRequest
 from gateway.upstream.quota import QuotaState
 from gateway.upstream.reads import check_id
 

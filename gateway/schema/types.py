@@ -12,7 +12,7 @@ from typing import Annotated, Any, NewType, TypeVar
 import strawberry
 from strawberry import UNSET, Parent
 
-from gateway.context import Info, Look, only
+from gateway.schema.context import Info, Look, only
 from gateway.upstream import models
 from gateway.upstream.errors import InvalidInput
 

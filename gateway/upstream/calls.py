@@ -9,9 +9,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from gateway.upstream import errors
+from gateway.upstream.attempt import Reply, Wire, rejection, said
 from gateway.upstream.retry import may_retry
 from gateway.upstream.tenants import Bill, Tenant
-from gateway.upstream.wire import Reply, Wire, rejection, said
 
 T = TypeVar("T")
 

@@ -16,16 +16,16 @@ import httpx
 import msgspec
 import structlog
 
-from gateway.planner import Size
 from gateway.settings import Settings
 from gateway.upstream import errors, models
+from gateway.upstream.attempt import Wire
 from gateway.upstream.calls import Call, Path
-from gateway.upstream.flights import Arrival, Flight
+from gateway.upstream.inflight import Arrival, Flight
+from gateway.upstream.paging import Size
 from gateway.upstream.quota import QuotaState
 from gateway.upstream.reads import Read, decode_written, number_path
-from gateway.upstream.replicas import Learned, Replicas, Wrote
+from gateway.upstream.redis_sync import Learned, Replicas, Wrote
 from gateway.upstream.tenants import Bill, Tenant, Tenants
-from gateway.upstream.wire import Wire
 
 log = structlog.get_logger("gateway")
 

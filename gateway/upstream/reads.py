@@ -10,8 +10,8 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from gateway.planner import PageRequest
 from gateway.upstream import errors, models
+from gateway.upstream.paging import PageRequest
 
 Kind = Literal["agent", "agents", "agent_numbers", "number", "numbers"]
 

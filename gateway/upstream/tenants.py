@@ -14,9 +14,9 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from gateway.planner import Size
 from gateway.upstream.cache import Budget, Memory
-from gateway.upstream.flights import Flights
+from gateway.upstream.inflight import Flights
+from gateway.upstream.paging import Size
 from gateway.upstream.quota import Quota
 
 MAX_TENANTS = 10_000

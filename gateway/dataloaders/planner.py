@@ -1,0 +1,41 @@
+"""Decides how many REST calls a batch of keys or a window of a connection needs. Pure arithmetic.
+
+`loaders` asks it how to fetch K keys: one call each (singles), or the list's pages (sweep);
+`schema.pagination` asks it which page and limit cover a window. It never calls anything and knows
+nothing of tenants or time. The promise: never more than K + 1 calls for K keys that are in the list,
+while its rows hold still.
+"""
+
+from gateway.upstream.paging import MAX_LIMIT, PageRequest, Size
+
+
+def pages_to_read(keys: int, missing: int, size: Size | None, read: int) -> int:
+    """Return how many more pages of the list to read together now; 0 means: ask for the rest singly.
+
+    Args:
+        keys: how many keys the batch began with.
+        missing: how many of them would cost a call of their own now.
+        size: the list's size as last told, or None where no page was seen lately.
+        read: pages this batch has read.
+    """
+    if size is None:
+        return 1 if missing > 2 and not read else 0
+    left = size.pages - read
+    if not 0 < left < missing or read + left > keys:
+        return 0
+    return left if read or size.sure else 1  # the upstream's own limit may turn out to be smaller
+
+
+def window(start: int, count: int, limit: int = MAX_LIMIT, least: int = 1) -> list[PageRequest]:
+    """Return the page requests that cover rows [start, start + count), fewest first, then the smallest.
+
+    One request wherever a limit of `least` to `limit` allows it, else two neighbours; more only where
+    the upstream's own limit is smaller than half the window.
+    """
+    for size in range(max(least, min(count, limit)), limit + 1):
+        if size >= count and start % size + count <= size:
+            return [PageRequest(start // size + 1, size)]
+    for size in range(max(least, min(-(-count // 2), limit)), limit + 1):
+        if start % size + count <= 2 * size:
+            return [PageRequest(start // size + 1, size), PageRequest(start // size + 2, size)]
+    return [PageRequest(page + 1, limit) for page in range(start // limit, -(-(start + count) // limit))]

@@ -1,0 +1,254 @@
+"""A compiled way to answer selection sets: of a query as a whole, and inside graphql-core's executor.
+
+`execution` goes it where compiled execution is on: first `answer`, which tries `compiled` on a query's root fields
+and does not even build graphql-core's executor. Where that gives up, or for a mutation, `CompiledExecutor` is
+graphql-core's, and tries the same on each object and list of objects that it completes. What is given up
+graphql-core does again, so that errors, paths and null propagation are always its own. Loaders memoise, so
+nothing is fetched twice; a mutation's root fields are never tried, so that a write is sent once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from inspect import isawaitable
+from operator import itemgetter
+from typing import Any, NamedTuple, cast
+
+import msgspec
+from graphql import (
+    DocumentNode,
+    GraphQLError,
+    GraphQLInputType,
+    GraphQLList,
+    GraphQLObjectType,
+    GraphQLOutputType,
+    GraphQLResolveInfo,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    OperationType,
+    Undefined,
+    coerce_input_literal,
+    coerce_input_value,
+    get_named_type,
+    get_nullable_type,
+    is_non_null_type,
+    type_from_ast,
+)
+from graphql.execution.collect_fields import FieldDetails
+from graphql.execution.values import VariableValues
+from graphql.pyutils import Path
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+
+from gateway.execution.compiler import GiveUp, Job, Root, Rows, Selection, compile_root, compile_selection, finish
+from gateway.schema.context import Context
+
+Variables = Mapping[str, object]
+Answer = Callable[[Rows], Any]
+Slow = Callable[[], Any]
+
+_ROOT = [Root()]
+_NO_VARIABLES = VariableValues({}, {})
+MAX_CONDITIONS = 32
+"""Answers to one operation's Boolean variables whose selections are kept; n variables have 2^n."""
+
+
+class Counts(msgspec.Struct):
+    """Selections since the process began."""
+
+    compiled: int = 0
+    """Answered by compiled execution."""
+    fallen_back: int = 0
+    """Left to graphql-core: not covered, or given up on the way."""
+
+
+class Query(NamedTuple):
+    """One run of a query: all of graphql-core's executor that compiled selections ask for."""
+
+    context_value: Context
+    variable_values: VariableValues
+
+
+class Plans:
+    """The compiled selections of one operation; they live as long as its document."""
+
+    def __init__(self, schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> None:
+        self.query = schema.query_type if operation.operation is OperationType.QUERY else None
+        """The type of a query's root fields; None where the operation is none."""
+        name = operation.name.value if operation.name else None
+        self.build: Callable[..., Any] = partial(
+            CompiledExecutor.build, schema, document, operation_name=name, plans=self
+        )
+        """Makes the executor that compiles the root fields, or a list of errors."""
+        definitions = operation.variable_definitions or ()
+        # validation saw to it that every type is there, and every default fits
+        self._types = {
+            definition.variable.name.value: cast("GraphQLInputType", type_from_ast(schema, definition.type))
+            for definition in definitions
+        }
+        self._defaults = {
+            (name := definition.variable.name.value): coerce_input_literal(definition.default_value, self._types[name])
+            for definition in definitions
+            if definition.default_value
+        }
+        # @skip and @include read no variable but Boolean ones
+        self._conditions = [name for name, type_ in self._types.items() if get_named_type(type_).name == "Boolean"]
+        self._kept: dict[tuple[object, ...], dict[object, Selection | None]] = {}
+
+    def coerce(self, given: Variables) -> VariableValues:
+        """Return the operation's variables as graphql-core would, without their sources, which nothing compiled reads.
+
+        Raises:
+            Exception: of any kind; graphql-core is to tell what is wrong.
+        """
+        if not self._types:
+            return _NO_VARIABLES
+        coerced = dict(self._defaults)
+        for name, type_ in self._types.items():
+            if name in given:
+                coerced[name] = coerce_input_value(given[name], type_)
+            # by identity: Undefined equals None
+            if coerced.get(name, Undefined) is Undefined and (name in given or is_non_null_type(type_)):
+                raise GiveUp
+        return VariableValues({}, coerced)
+
+    def under(self, variables: Variables) -> dict[object, Selection | None]:
+        """Return the selections that were compiled where @skip and @include had the same answers."""
+        answers = tuple(map(variables.get, self._conditions))
+        selections = self._kept.get(answers)
+        if selections is None:
+            if len(self._kept) >= MAX_CONDITIONS:
+                self._kept.clear()
+            selections = self._kept[answers] = {}
+        return selections
+
+
+class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
+    """Executes one operation.
+
+    Args:
+        plans: what was compiled for the operation before.
+        counts: where each try is counted.
+    """
+
+    def __init__(self, *args: Any, plans: Plans, counts: Counts, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._selections = plans.under(self.variable_values.coerced)
+        self._counts = counts
+
+    def find_root(self, query: GraphQLObjectType) -> None:
+        """Compile a query's root fields, to be kept under their type."""
+        self._find(query, partial(compile_root, self, query))
+
+    def complete_object_value(
+        self,
+        return_type: GraphQLObjectType,
+        field_details_list: list[FieldDetails],
+        info: GraphQLResolveInfo[Any],
+        path: Path,
+        result: Any,
+        position_context: Any,
+    ) -> Any:
+        """Answer an object."""
+        slow = partial(
+            super().complete_object_value, return_type, field_details_list, info, path, result, position_context
+        )
+        return self._complete(return_type, field_details_list, [result], itemgetter(0), slow)
+
+    def complete_list_value(
+        self,
+        return_type: GraphQLList[Any],
+        field_details_list: list[FieldDetails],
+        info: GraphQLResolveInfo[Any],
+        path: Path,
+        result: Any,
+        position_context: Any,
+    ) -> Any:
+        """Answer a list of objects."""
+        slow = partial(
+            super().complete_list_value, return_type, field_details_list, info, path, result, position_context
+        )
+        item = get_nullable_type(return_type.of_type)
+        return self._complete(item, field_details_list, result, _rows, slow) if type(result) is list else slow()
+
+    def _complete(
+        self, type_: GraphQLOutputType, details: list[FieldDetails], objects: list[object], answer: Answer, slow: Slow
+    ) -> Any:
+        """Answer objects of one type with what the fields of one response key select on it."""
+        if not isinstance(type_, GraphQLObjectType) or type_.name.startswith("__"):  # nothing to cover
+            return slow()
+        # nodes live as long as their document, and so do the selections
+        key = (type_.name, *(id(detail.node) for detail in details))
+        return self._try(self._find(key, partial(compile_selection, self, type_, details)), objects, answer, slow)
+
+    def _find(self, key: object, compile_: Callable[[], Selection]) -> Selection | None:
+        try:
+            return self._selections[key]
+        except KeyError:
+            pass
+        try:
+            selection = compile_()
+        except (GiveUp, GraphQLError):
+            selection = None
+        self._selections[key] = selection
+        return selection
+
+    def _try(self, selection: Selection | None, objects: Sequence[object], answer: Answer, slow: Slow) -> Any:
+        """Run a selection on objects and make an answer of the rows, or have graphql-core answer."""
+        if selection is None:
+            self._counts.fallen_back += 1
+            return slow()
+        jobs: list[Job] = []
+        try:
+            rows = selection.begin(objects, jobs)
+        except Exception:  # noqa: BLE001 - graphql-core meets it again, and tells of it
+            self._counts.fallen_back += 1
+            return slow()
+        if jobs:
+            return self._wait(rows, jobs, answer, slow)
+        self._counts.compiled += 1
+        return answer(rows)
+
+    async def _wait(self, rows: Rows, jobs: list[Job], answer: Answer, slow: Slow) -> Any:
+        try:
+            await finish(self, jobs)
+        except Exception:  # noqa: BLE001 - as above
+            self._counts.fallen_back += 1
+        else:
+            self._counts.compiled += 1
+            return answer(rows)
+        completed = slow()
+        return await completed if isawaitable(completed) else completed
+
+
+def _rows(rows: Rows) -> Rows:
+    return rows
+
+
+async def answer(plans: Plans, counts: Counts, context: Context, variables: Variables) -> dict[str, Any] | None:
+    """Answer a query, or return None where graphql-core is to do it.
+
+    Args:
+        plans: what was compiled for the operation before.
+        counts: where the try is counted.
+        context: the operation's.
+        variables: as they came.
+    """
+    try:
+        run = Query(context, plans.coerce(variables))
+        selections = plans.under(run.variable_values.coerced)
+        if plans.query not in selections:
+            plans.build(raw_variable_values=variables, counts=counts).find_root(plans.query)
+        jobs: list[Job] = []
+        (row,) = _covered(selections[plans.query]).begin(_ROOT, jobs)
+        await finish(run, jobs)
+    except Exception:  # noqa: BLE001 - graphql-core meets it again, and tells of it
+        counts.fallen_back += 1
+        return None
+    counts.compiled += 1
+    data: Any = row  # encoded as the dict that graphql-core speaks of
+    return cast("dict[str, Any]", data)
+
+
+def _covered(selection: Selection | None) -> Selection:
+    if selection is None:
+        raise GiveUp
+    return selection

@@ -1,0 +1,47 @@
+"""Cancels an operation whose client has gone."""
+
+import asyncio
+from types import TracebackType
+from typing import Any
+
+from starlette.types import Receive
+
+
+class Disconnected(Exception):
+    """The caller left before its request was complete, or before it was answered."""
+
+
+class Caller:
+    """Cancels what runs inside when the caller leaves; writes already sent go on to their end.
+
+    The connection is watched only once the work has to wait, since most small operations never do.
+
+    Raises:
+        Disconnected: on leaving, the caller was gone.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._watch: asyncio.Future[Any] | None = None
+        self._gone = False
+
+    def __enter__(self) -> None:
+        self._task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # ASGI runs in one
+        self._start = asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        self._watch = asyncio.ensure_future(self._receive())
+        self._watch.add_done_callback(self._leave)
+
+    def _leave(self, _: object) -> None:
+        self._gone = True
+        self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._start.cancel()
+        if self._watch is not None:
+            self._watch.remove_done_callback(self._leave)
+            self._watch.cancel()
+        if self._gone:
+            self._task.uncancel()
+            raise Disconnected from error

@@ -1,0 +1,153 @@
+"""Which document a request means: sent whole, persisted by its hash, or trusted by its id.
+
+`endpoint` calls `prepare` for each operation. Automatic persisted queries follow Apollo's wire format
+(`extensions.persistedQuery`, a SHA-256 of the text): a client sends the hash alone, and the text once where it
+is not known yet. Trusted documents come from a manifest as graphql-codegen writes it and are asked for by
+`documentId` or by hash; with `only`, nothing else is run. Only documents that pass every check are kept.
+"""
+
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from gateway.execution.engine import MAX_DOCUMENTS, Document, Engine
+from gateway.execution.errors import RequestError
+from gateway.http.request import GraphQLRequest
+from gateway.settings import SettingsError
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+class SharedDocuments(Protocol):
+    """Where replicas keep persisted documents for each other."""
+
+    async def document(self, hash_: str) -> str | None:
+        """Return the text of a hash, or None."""
+
+    async def keep_document(self, hash_: str, text: str) -> None:
+        """Keep a text under its hash."""
+
+
+class _PersistedQuery(msgspec.Struct, rename="camel"):
+    """Apollo's `extensions.persistedQuery`."""
+
+    version: int
+    sha256_hash: str
+
+
+class Documents:
+    """The documents that may be run.
+
+    Args:
+        engine: prepares texts.
+        trusted: texts by id, as `read_manifest` returns them.
+        only: whether nothing but trusted documents is run, introspection included.
+        shared: what other replicas have been sent.
+    """
+
+    def __init__(
+        self, engine: Engine, *, trusted: Mapping[str, str], only: bool, shared: SharedDocuments | None = None
+    ) -> None:
+        self._engine = engine
+        self._trusted = {hashlib.sha256(text.encode()).hexdigest(): text for text in trusted.values()} | dict(trusted)
+        self._texts = frozenset(trusted.values())
+        self._only = only
+        self._shared = shared
+        self._persisted: OrderedDict[str, str] = OrderedDict()
+        for id_, text in trusted.items():
+            try:
+                engine.prepare(text)
+            except RequestError as error:
+                reason = error.errors[0]["message"]
+                raise SettingsError(f"GATEWAY_TRUSTED_DOCUMENTS: document {id_!r} cannot be run: {reason}") from error
+
+    async def prepare(self, request: GraphQLRequest) -> Document:
+        """Find, check and prepare the document that a request means.
+
+        Raises:
+            RequestError: there is none, it is not known, not trusted, or not valid.
+        """
+        hash_ = _persisted_hash(request)
+        if request.document_id is not None:
+            if request.query or hash_:
+                raise _bad("Send either documentId, or query, or a persisted query's hash; not two of them.")
+            return self._engine.prepare(await self._known(request.document_id.removeprefix("sha256:")))
+        if not request.query:
+            if hash_ is None:
+                raise _bad("There is no query: send a GraphQL document as `query`.")
+            return self._engine.prepare(await self._known(hash_))
+        if hash_ is not None and hash_ != hashlib.sha256(request.query.encode()).hexdigest():
+            raise _bad("provided sha does not match query: hash the text exactly as it is sent, with SHA-256.")
+        if self._only and request.query not in self._texts:
+            raise RequestError(
+                "PERSISTED_QUERY_NOT_SUPPORTED", "Only documents that the operator trusts are run here.", status=403
+            )
+        document = self._engine.prepare(request.query)
+        if hash_ is not None:
+            await self._keep(hash_, request.query)
+        return document
+
+    async def _known(self, id_: str) -> str:
+        """Return the text of an id or hash."""
+        text = self._trusted.get(id_)
+        if text is None and not self._only and _HASH.fullmatch(id_):
+            text = self._persisted.get(id_)
+            if text is not None:
+                self._persisted.move_to_end(id_)
+            elif self._shared:
+                text = await self._shared.document(id_)
+                if text is not None and hashlib.sha256(text.encode()).hexdigest() != id_:
+                    text = None
+        if text is None:
+            # Apollo Client looks for exactly this message, in a 200, before it sends the text
+            raise RequestError("PERSISTED_QUERY_NOT_FOUND", "PersistedQueryNotFound", status=200)
+        return text
+
+    async def _keep(self, hash_: str, text: str) -> None:
+        if hash_ in self._trusted or hash_ in self._persisted:
+            return
+        self._persisted[hash_] = text
+        if len(self._persisted) > MAX_DOCUMENTS:
+            self._persisted.popitem(last=False)
+        if self._shared:
+            await self._shared.keep_document(hash_, text)
+
+
+def read_manifest(path: str) -> dict[str, str]:
+    """Read a manifest of trusted documents: a JSON object of texts by id, `sha256:` before an id left out.
+
+    Raises:
+        SettingsError: the file is not there, or is no such object.
+    """
+    try:
+        manifest = msgspec.json.decode(Path(path).read_bytes(), type=dict[str, str])
+    except OSError as error:
+        raise SettingsError(f"GATEWAY_TRUSTED_DOCUMENTS: {path} cannot be read: {error.strerror}.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"GATEWAY_TRUSTED_DOCUMENTS: {path} must be a JSON object of document texts by id, as codegen writes it."
+        ) from error
+    return {id_.removeprefix("sha256:"): text for id_, text in manifest.items()}
+
+
+def _persisted_hash(request: GraphQLRequest) -> str | None:
+    """Return the hash of Apollo's extension, or None where it is not there."""
+    given = (request.extensions or {}).get("persistedQuery")
+    if given is None:
+        return None
+    try:
+        persisted = msgspec.convert(given, _PersistedQuery)
+    except msgspec.ValidationError as error:
+        raise _bad("extensions.persistedQuery must hold version and sha256Hash.") from error
+    if persisted.version != 1:
+        raise _bad("Unsupported persisted query version: only version 1 is known.")
+    return persisted.sha256_hash.lower()
+
+
+def _bad(problem: str) -> RequestError:
+    return RequestError("BAD_REQUEST", problem, status=400)

@@ -1,0 +1,217 @@
+"""Reads GraphQL requests off HTTP: media types, API key, body or query string.
+
+`endpoint` calls it; nothing here executes anything. Whatever cannot be read is a `RequestError` with
+the HTTP status that says so. Facts: the GraphQL-over-HTTP draft, sections 4 to 6; RFC 9110 section 12.5.1
+for Accept and its q-values; the Fetch standard for what a browser sends without a preflight.
+"""
+
+import asyncio
+import functools
+import re
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from starlette.types import Receive, Scope
+
+from gateway.execution.errors import RequestError
+from gateway.http.disconnect import Disconnected
+from gateway.http.negotiation import JSON
+
+METHODS = "GET, HEAD, POST, OPTIONS"
+MAX_KEY = 256
+"""Bytes of an API key."""
+MAX_QUERY_STRING = 16 * 1024
+"""Bytes of a GET's query string, as much as proxies commonly let through; a POST holds more."""
+MAX_FIELDS = 100
+"""Fields of a query string."""
+
+_REMEMBERED = 256  # bytes: longer Accept and Content-Type headers are nobody's, and would fill the memory of answers
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z\-]+/[!#$%&'*+.^_`|~0-9a-z\-]+")
+_SIMPLE = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
+_PREFLIGHT = (b"x-api-key", b"apollo-require-preflight", b"graphql-require-preflight", b"x-requested-with")
+
+Fields = dict[bytes, bytes]
+"""A request's header fields by their lower-case names, repeated ones joined by `, `."""
+
+
+class GraphQLRequest(msgspec.Struct, rename="camel"):
+    """What a GraphQL request says; `variables` and `extensions` are JSON objects."""
+
+    query: str | None = None
+    operation_name: str | None = None
+    variables: dict[str, Any] | None = None
+    extensions: dict[str, Any] | None = None
+    document_id: str | None = None
+
+
+Batch = list[GraphQLRequest | RequestError]
+"""What a JSON array says, element by element."""
+
+
+_REQUEST = msgspec.json.Decoder(GraphQLRequest)
+_REQUESTS = msgspec.json.Decoder(GraphQLRequest | list[msgspec.Raw])
+_OBJECT = msgspec.json.Decoder(dict[str, Any] | None)
+
+
+def header_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
+    """Return a request's header fields by name."""
+    fields: Fields = {}
+    for name, value in headers:
+        fields[name] = fields[name] + b", " + value if name in fields else value
+    return fields
+
+
+def needs_preflight(fields: Fields) -> bool:
+    """Tell whether no browser would let a foreign page send this request without asking first.
+
+    A custom header or a content type that forms do not have needs the preflight. The one proof more: whoever
+    says `Sec-Fetch-Mode: cors`, which pages cannot forge, without an `Origin` is of this origin, or no browser.
+    """
+    if any(fields.get(name) for name in _PREFLIGHT):
+        return True
+    media_type = fields.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+    if media_type not in _SIMPLE and _TOKEN.fullmatch(media_type):
+        return True
+    here = fields.get(b"sec-fetch-site", b"same-origin") == b"same-origin"
+    return fields.get(b"sec-fetch-mode") == b"cors" and b"origin" not in fields and here
+
+
+def api_key(fields: Fields, fallback: str) -> str:
+    """Return the caller's API key, or `fallback` where it sends none.
+
+    Raises:
+        RequestError: the header is there twice, too long or not visible ASCII.
+    """
+    key = fields.get(b"x-api-key", b"").decode("latin-1").strip(" \t")
+    if not key:
+        return fallback
+    # a header sent twice is joined with a space, which is none of these characters
+    if len(key) > MAX_KEY or not (key.isascii() and key.isprintable() and " " not in key):
+        raise _bad(f"X-API-Key must come once, as at most {MAX_KEY} visible ASCII characters.")
+    return key
+
+
+class Reader:
+    """Reads requests within the caps of the settings.
+
+    Args:
+        max_bytes: bytes of a body.
+        max_batch: operations of a JSON array; 0 where arrays are refused.
+        timeout: seconds within which a body arrives.
+    """
+
+    def __init__(self, *, max_bytes: int, max_batch: int, timeout: float) -> None:
+        self._max_bytes = max_bytes
+        self._max_batch = max_batch
+        self._timeout = timeout
+        self._decoder: msgspec.json.Decoder[Any] = _REQUESTS if max_batch else _REQUEST
+
+    async def read(self, scope: Scope, fields: Fields, receive: Receive) -> GraphQLRequest | Batch:
+        """Read the GraphQL request of a GET's query string or a POST's body.
+
+        Raises:
+            RequestError: it cannot be read; with 400, 405, 408, 413, 414 or 415.
+            Disconnected: the caller left.
+        """
+        method = scope["method"]
+        if method == "POST":
+            _check_content(fields)
+            return self._decode(await self._body(fields, receive))
+        if method in {"GET", "HEAD"}:
+            return _from_query(scope["query_string"])
+        raise _bad(f"{method[:20]} is not served here: use POST or GET.", 405, allow=METHODS)
+
+    def _decode(self, body: bytes) -> GraphQLRequest | Batch:
+        request: GraphQLRequest | list[msgspec.Raw] = _decode(self._decoder, body, "The body")
+        if not isinstance(request, list):
+            return request
+        if not 1 <= len(request) <= self._max_batch:
+            raise _bad(f"A batch must hold 1 to {self._max_batch} operations, not {len(request)}.")
+        return [_element(raw) for raw in request]
+
+    async def _body(self, fields: Fields, receive: Receive) -> bytes:
+        length = fields.get(b"content-length", b"")
+        if length.isdigit() and int(length[:20]) > self._max_bytes:
+            raise self._too_large()
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._timeout):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Disconnected
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    if size > self._max_bytes:
+                        raise self._too_large()
+                    chunks.append(chunk)
+                    if not message.get("more_body"):
+                        return b"".join(chunks)
+        except TimeoutError as error:
+            raise _bad(f"The body did not arrive within {self._timeout:g} s.", 408) from error
+
+    def _too_large(self) -> RequestError:
+        return _bad(f"The body is larger than {self._max_bytes} bytes.", 413)
+
+
+def _bad(problem: str, status: int = 400, *, allow: str | None = None) -> RequestError:
+    return RequestError("BAD_REQUEST", problem, status=status, allow=allow)
+
+
+def _element(raw: msgspec.Raw) -> GraphQLRequest | RequestError:
+    try:
+        request: GraphQLRequest = _decode(_REQUEST, raw, "This element")
+    except RequestError as error:
+        return error
+    return request
+
+
+def _check_content(fields: Fields) -> None:
+    content_type = fields.get(b"content-type", b"")
+    if len(content_type) > _REMEMBERED or not _is_json(content_type):
+        raise _bad("Send the body as Content-Type: application/json, in UTF-8.", 415)
+    if fields.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise _bad("Send the body without Content-Encoding.", 415)
+
+
+@functools.lru_cache(maxsize=64)
+def _is_json(content_type: bytes) -> bool:
+    media_type, *parameters = (piece.strip().lower() for piece in content_type.decode("latin-1").split(";"))
+    charsets = [piece[8:].strip('"') for piece in parameters if piece.startswith("charset=")]
+    return media_type == JSON and all(charset in {"utf-8", "utf8"} for charset in charsets)
+
+
+def _from_query(query_string: bytes) -> GraphQLRequest:
+    if len(query_string) > MAX_QUERY_STRING:
+        raise _bad(f"The query string is longer than {MAX_QUERY_STRING} bytes: use POST.", 414)
+    try:
+        pairs = parse_qsl(
+            query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS
+        )
+    except ValueError as error:
+        raise _bad(f"The query string is not UTF-8, or has more than {MAX_FIELDS} fields.") from error
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        raise _bad("The query string holds a field twice: send each once.")
+    return GraphQLRequest(
+        query=given.get("query"),
+        operation_name=given.get("operationName") or None,
+        variables=_decode(_OBJECT, given.get("variables") or "null", "variables"),
+        extensions=_decode(_OBJECT, given.get("extensions") or "null", "extensions"),
+        document_id=given.get("documentId") or None,
+    )
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], text: bytes | str | msgspec.Raw, what: str) -> Any:
+    try:
+        return decoder.decode(text)
+    except msgspec.ValidationError as error:
+        problem = f"{what} does not fit: {str(error).replace('`', '')}."
+    except (msgspec.DecodeError, UnicodeError):
+        problem = f"{what} is not JSON in UTF-8."
+    except RecursionError:
+        problem = f"{what} is nested too deeply."
+    raise _bad(problem)

@@ -1,0 +1,210 @@
+"""One attempt at one REST call: bytes out, bytes in, and every way in which that can fail.
+
+`calls` calls `Wire.attempt`; `transport` carries the bytes, below httpx's own client, so that no cookie, redirect
+or header of one caller can reach another. A body is unpacked here, within a cap, as it arrives. Whatever goes
+wrong leaves as an `errors.UpstreamError`, and says whether the upstream may have seen the call.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import httpx
+import msgspec
+
+from gateway.upstream import errors, models
+from gateway.upstream.transport.base import Transport
+from gateway.upstream.transport.httpx import HttpxTransport
+from gateway.upstream.transport.pool import Pool
+
+MAX_MESSAGE = 500
+"""Characters of an upstream's message that are passed on."""
+
+_ERROR_BODY = msgspec.json.Decoder(models.ErrorBody)
+_FAILURES = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TimeoutError, OSError, zlib.error)
+_NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.LocalProtocolError,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
+
+
+class Reply(NamedTuple):
+    """Status, headers and body of an answer, complete and unpacked."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Wire:
+    """The connections to one REST API.
+
+    Args:
+        base_url: the API's base; targets are appended to its path.
+        timeout: seconds for one attempt, from connecting to the last byte.
+        connections: connections at the most.
+        patience: seconds for which an attempt waits until one is free.
+        max_bytes: of an answer, unpacked.
+        transport: stands in for the network, in tests.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout: float,
+        connections: int,
+        patience: float,
+        max_bytes: int,
+        transport: httpx.AsyncBaseTransport | Transport | None = None,
+    ) -> None:
+        self._timeout = timeout
+        self._max_bytes = max_bytes
+        if isinstance(transport, httpx.AsyncBaseTransport):
+            transport = HttpxTransport(base_url, transport, timeout, connections)
+        self._transport = transport or Pool(base_url, timeout=timeout, connections=connections, patience=patience)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._transport.aclose()
+
+    async def attempt(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        sending: Callable[[], None] = lambda: None,
+    ) -> Reply:
+        """Send one attempt, a body as JSON, and return what came back, whatever its status.
+
+        `sending` is called when it goes out: given up before, the upstream has not seen it.
+
+        Raises:
+            errors.Failed: nothing complete came back; `reached` tells whether the upstream may have seen it.
+        """
+        intake = _Intake(self._max_bytes, sending)
+        sent = headers if body is None else {**headers, "Content-Type": "application/json"}
+        try:
+            await self._transport.exchange(method, target, sent, body, intake)
+            return intake.reply()
+        except _FAILURES as error:
+            raise _failure(error, self._timeout, answered=intake.status > 0) from error
+
+
+class _Intake:
+    """Takes in one answer, unpacking its body as it arrives and never keeping more than the cap."""
+
+    def __init__(self, max_bytes: int, sending: Callable[[], None]) -> None:
+        self.status = 0
+        self.sending = sending
+        self._max_bytes = max_bytes
+        self._headers: Mapping[str, str] = {}
+        self._unpack: zlib._Decompress | None = None
+        self._first: bytes | None = None
+        self._rest = bytearray()
+        self._size = 0
+
+    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Take status and headers."""
+        self.status = status
+        self._headers = headers
+        encoding = headers.get("content-encoding", "identity").lower()
+        if encoding in {"gzip", "deflate"}:
+            self._unpack = zlib.decompressobj(wbits=47)  # gzip or zlib, by its header
+        elif encoding != "identity":
+            raise errors.BadAnswer("The upstream's answer has an encoding that was not asked for; try again later.")
+
+    def feed(self, chunk: bytes) -> None:
+        """Take a piece of the body."""
+        if self._unpack:
+            if self._unpack.eof:
+                raise _broken()  # zlib would keep whatever follows
+            chunk = self._unpack.decompress(chunk, self._max_bytes + 1 - self._size)
+        self._size += len(chunk)
+        if self._size > self._max_bytes:
+            raise errors.BadAnswer(
+                f"The upstream's answer is larger than {self._max_bytes} bytes; ask for fewer objects at once."
+            )
+        if self._first is None:  # most bodies come in one piece, others in a million
+            self._first = chunk
+        else:
+            self._rest += chunk
+
+    def reply(self) -> Reply:
+        """Return the answer, which must be complete."""
+        if self._unpack and self._first is not None and not self._unpack.eof:
+            raise _broken()
+        body = self._first or b""
+        return Reply(self.status, self._headers, body + self._rest if self._rest else body)
+
+
+def rejection(reply: Reply) -> errors.UpstreamError:
+    """Return the exception that stands for an answer whose status is no success.
+
+    The message of a 4xx in either of the two JSON bodies is passed on; every other one is ours.
+    """
+    status = reply.status
+    told = _told(reply.body) if 400 <= status < 500 else None
+    error: errors.UpstreamError
+    if 400 <= status < 500:
+        kind = errors.BY_STATUS.get(status, errors.Rejected)
+        error = kind(_message(told) or f"The upstream refused the call with status {status}.")
+    elif status in {502, 503, 504}:
+        error = errors.Unavailable("The upstream is not available at the moment; try again later.")
+    elif status < 400:
+        error = errors.BadAnswer(f"The upstream answered with status {status}, which is not followed.")
+    else:
+        error = errors.BadAnswer(f"The upstream failed with status {status}; try again later.")
+    code = told.error.code if told and isinstance(told.error, models.ErrorDetail) else None
+    error.answer = said(reply, code and code[:100])
+    error.field_errors = told.details.field_errors or None if told and told.details else None
+    return error
+
+
+def said(reply: Reply, code: str | None = None) -> errors.Answer:
+    """Return what an answer says of itself."""
+    return errors.Answer(reply.status, code, reply.headers.get("x-request-id", "")[:100] or None)
+
+
+def _told(body: bytes) -> models.ErrorBody | None:
+    try:
+        return _ERROR_BODY.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _message(told: models.ErrorBody | None) -> str:
+    if told is None:
+        return ""
+    message = told.error if isinstance(told.error, str) else told.error.message
+    if told.details and told.details.form_errors:
+        message = f"{message}: {'; '.join(told.details.form_errors)}"
+    return message[:MAX_MESSAGE]
+
+
+def _failure(error: Exception, timeout: float, *, answered: bool) -> errors.Failed:
+    """Return the exception that stands for what httpx or the socket raised; its text is never passed on."""
+    failed: errors.Failed
+    if isinstance(error, httpx.TimeoutException | TimeoutError):
+        failed = errors.TimedOut(f"The upstream did not answer within {timeout:g} s; try again later.")
+    elif answered or _unreadable(error):
+        failed = _broken()
+    else:
+        failed = errors.Unavailable("The upstream cannot be reached; try again later.")
+    failed.reached = not isinstance(error, _NEVER_SENT)
+    return failed
+
+
+def _unreadable(error: Exception) -> bool:
+    """Tell an answer that is no HTTP from a connection that was closed without one, which may be tried again."""
+    closed = str(error).startswith("Server disconnected")  # httpcore has one class for both
+    return isinstance(error, httpx.DecodingError | httpx.RemoteProtocolError) and not closed
+
+
+def _broken() -> errors.BadAnswer:
+    return errors.BadAnswer("The upstream's answer broke off or could not be read; try again later.")

@@ -1,0 +1,108 @@
+"""Compiled execution of what no schema of ours has, most of which it leaves to graphql-core."""
+
+import enum
+from typing import Any
+
+import msgspec
+import pytest
+import strawberry
+from graphql import execute, parse
+
+from gateway.execution.engine import Document
+from gateway.execution.executor import CompiledExecutor, Counts, answer
+
+
+@strawberry.enum
+class Mood(enum.Enum):
+    CALM = "calm"
+
+
+class Thing(msgspec.Struct):
+    """Source of `Odd` and `Plain`."""
+
+    rate: float = 0.5
+    part: object = None
+    size: object = None
+    mood: object = None
+
+
+@strawberry.type
+class Part:
+    id: strawberry.ID
+
+
+@strawberry.type
+class Odd:
+    rate: float
+    part: Part
+
+    @strawberry.field
+    def shout(self) -> str:
+        return "loud"
+
+
+@strawberry.type
+class OddQuery:
+    @strawberry.field(graphql_type=Odd | None)  # type: ignore[untyped-decorator]
+    async def odd(self, info: strawberry.Info) -> Thing:  # noqa: ARG002 - as the root fields of the real schema
+        return Thing()
+
+    @strawberry.field(graphql_type=Part | None)  # type: ignore[untyped-decorator]
+    async def sized(self, info: strawberry.Info, sizes: list[int]) -> None:  # noqa: ARG002
+        return None
+
+
+@strawberry.type
+class Plain:
+    size: int | None
+    mood: Mood | None
+
+
+@pytest.mark.parametrize(
+    ("source", "row"),
+    [
+        (Thing(), {"size": None, "mood": None}),
+        (Thing(size=-(2**31), mood=Mood.CALM), {"size": -(2**31), "mood": "CALM"}),
+        (Thing(size=2**31), None),
+        (Thing(size=True), None),
+        (Thing(mood="calm"), None),
+    ],
+)
+async def test_a_leaf_is_its_own_answer_where_its_type_is_right(source: Thing, row: dict[str, object] | None) -> None:
+    @strawberry.type
+    class Query:
+        @strawberry.field(graphql_type=Plain | None)  # type: ignore[untyped-decorator]
+        async def plain(self, info: strawberry.Info) -> Thing:  # noqa: ARG002
+            return source
+
+    plans = Document(parse("{ plain { size mood } }")).plans(strawberry.Schema(Query)._schema, None)
+    context: Any = None
+
+    data = await answer(plans, Counts(), context, {})
+
+    assert msgspec.to_builtins(data) == (row and {"plain": row})
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "fallen_back"),
+    [
+        ("{ odd { rate } }", {"odd": {"rate": 0.5}}, 2),
+        ("{ odd { shout } }", {"odd": {"shout": "loud"}}, 2),
+        ("{ odd { part { id } } }", {"odd": None}, 2),
+        ("{ sized(sizes: 1) { id } }", {"sized": None}, 1),
+    ],
+)
+async def test_what_no_schema_of_ours_has_is_graphql_cores(
+    text: str, data: dict[str, object], fallen_back: int
+) -> None:
+    document, schema, counts = parse(text), strawberry.Schema(OddQuery)._schema, Counts()
+    plans = Document(document).plans(schema, None)
+    context: Any = None
+
+    compiled = await answer(plans, counts, context, {})
+    running: Any = execute(schema, document, executor_class=CompiledExecutor, plans=plans, counts=counts)
+    result = await running
+
+    assert (compiled, result.data) == (None, data)
+    assert [error.path for error in result.errors or ()] == ([["odd", "part"]] if "part" in text else [])
+    assert (counts.compiled, counts.fallen_back) == (0, fallen_back)

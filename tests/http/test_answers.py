@@ -1,0 +1,129 @@
+"""Answers beside their data: the bill, what broke in the gateway, and the compression."""
+
+import gzip
+import json
+from typing import Any
+
+import httpx
+import pytest
+from backports import zstd
+
+from gateway.execution.engine import Engine
+from gateway.execution.limits import Limits
+from gateway.http.compression import MAX_INLINE, MIN_SIZE, compress
+from gateway.http.endpoint import Endpoint
+from gateway.http.negotiation import choose_coding
+from gateway.http.persisted_documents import Documents
+from gateway.observability.metrics import Metrics
+from gateway.settings import Settings
+from gateway.upstream.client import Client
+from tests.harness import Gateway, errors_of, open_gateway
+
+QUERY = {"query": "{ __typename }"}
+LONG = {"query": "{ phoneNumbers(first: 50) { nodes { id phoneNumber friendlyName createdAt } } }"}
+SHORT = {"query": "{ phoneNumbers(first: 1) { nodes { id } } }"}
+DOWN = httpx.Response(503)
+
+
+async def send(gateway: Gateway, body: Any, **headers: str) -> httpx.Response:
+    sent = {"X-API-Key": "demo"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    return await gateway.http.post("/graphql", json=body, headers=sent)
+
+
+class BrokenDocuments(Documents):
+    """Fails as nothing should."""
+
+    async def prepare(self, *_: Any) -> Any:
+        raise OSError("secret")
+
+
+class BrokenClient(Client):
+    """Fails as nothing should."""
+
+    async def session(self, *_: Any, **__: Any) -> Any:
+        raise OSError("secret")
+
+
+@pytest.mark.parametrize("documents", [Documents, BrokenDocuments])
+async def test_masks_what_broke_in_the_gateway(documents: type[Documents]) -> None:
+    settings, engine = Settings(), Engine(Limits(), introspection=True)
+    client = Client(settings) if documents is BrokenDocuments else BrokenClient(settings)
+    endpoint = Endpoint(settings, engine, documents(engine, trusted={}, only=False), client, Metrics(), None)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=endpoint), base_url="http://gateway") as http:
+        response = await http.post("/graphql", json=QUERY)
+    await client.aclose()
+
+    assert (response.status_code, errors_of(response.json())) == (500, [("INTERNAL_SERVER_ERROR", None)])
+    assert "secret" not in response.text
+
+
+async def test_marks_an_answer_that_was_served_stale() -> None:
+    async with open_gateway(settings={"stale_if_error": "60"}) as gateway:
+        await send(gateway, SHORT)
+        gateway.clock.now += 42
+        gateway.upstream.play("GET .*", DOWN)
+        stale = await send(gateway, SHORT)
+        fresh = await send(gateway, SHORT, Cache_Control="no-cache")
+
+    quota = stale.json()["extensions"]["quota"]
+    assert (quota["stale"], quota["age"]) == (True, 42)
+    assert "stale" not in fresh.json()["extensions"]["quota"]
+    assert errors_of(fresh.json()) == [("UPSTREAM_UNAVAILABLE", ["phoneNumbers"])]
+
+
+async def test_bills_what_is_known_where_the_upstream_tells_no_quota(gateway: Gateway) -> None:
+    page = {"data": [], "pagination": {"page": 1, "limit": 1, "total": 0, "totalPages": 0}}
+    gateway.upstream.play("GET .*", httpx.Response(200, json=page))
+
+    response = await send(gateway, SHORT)
+
+    assert response.json()["extensions"]["quota"].keys() == {"spent", "saved"}
+
+
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [
+        ("gzip", "gzip"),
+        ("zstd", "zstd"),
+        ("gzip, deflate, br, zstd", "zstd"),
+        ("GZIP;q=0.8, zstd;q=0.5", "gzip"),
+        ("*", "zstd"),
+        ("*;q=0.1, zstd;q=0", "gzip"),
+        ("identity", None),
+        ("br, deflate", None),
+        ("gzip;q=0, zstd;q=0.0", None),
+        ("gzip;q=nan", None),
+        ("", None),
+        ("gzip," * 60, None),
+    ],
+)
+def test_chooses_the_coding_that_is_liked_best(accepted: str, coding: str | None) -> None:
+    assert choose_coding(accepted.encode()) == coding
+
+
+@pytest.mark.parametrize("size", [MIN_SIZE, MAX_INLINE + 1])
+async def test_compresses_what_is_large(size: int) -> None:
+    content = b"0123456789abcdef" * (size // 16 + 1)
+
+    gzipped, zstded = await compress(content, b"gzip"), await compress(content, b"zstd")
+
+    assert (gzip.decompress(gzipped[0]), gzipped[1]) == (content, "gzip")
+    assert (zstd.decompress(zstded[0]), zstded[1]) == (content, "zstd")
+
+
+async def test_sends_an_answer_as_its_caller_can_read_it(gateway: Gateway) -> None:
+    plain = await send(gateway, LONG, Accept_Encoding="identity")
+    gzipped = await send(gateway, LONG, Accept_Encoding="gzip")
+
+    assert "content-encoding" not in plain.headers
+    assert gzipped.headers["content-encoding"] == "gzip"
+    assert int(gzipped.headers["content-length"]) < int(plain.headers["content-length"]) / 2
+    assert gzipped.json()["data"] == plain.json()["data"]
+    assert gzipped.headers["vary"] == "Accept, Accept-Encoding"
+
+
+async def test_leaves_a_short_answer_as_it_is(gateway: Gateway) -> None:
+    response = await send(gateway, SHORT, Accept_Encoding="gzip, zstd")
+
+    assert "content-encoding" not in response.headers
+    assert len(json.dumps(response.json())) < MIN_SIZE

@@ -1,0 +1,175 @@
+"""Persisted and trusted documents, by every way in which clients ask for them."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.execution.engine import Engine
+from gateway.execution.errors import RequestError
+from gateway.execution.limits import Limits
+from gateway.http.persisted_documents import Documents, read_manifest
+from gateway.http.request import GraphQLRequest
+from gateway.settings import SettingsError
+from tests.harness import Gateway, errors_of, open_gateway
+
+QUERY = "{ rateLimit { limit } }"
+HASH = hashlib.sha256(QUERY.encode()).hexdigest()
+APQ = {"persistedQuery": {"version": 1, "sha256Hash": HASH}}
+
+
+async def post(gateway: Gateway, body: dict[str, Any]) -> tuple[int, Any]:
+    response = await gateway.http.post("/graphql", json=body, headers={"X-API-Key": "demo"})
+    return response.status_code, response.json()
+
+
+async def test_a_hash_is_answered_once_its_text_was_sent(gateway: Gateway) -> None:
+    first = await post(gateway, {"extensions": APQ})
+    registered = await post(gateway, {"query": QUERY, "extensions": APQ})
+    again = await post(gateway, {"extensions": APQ})
+
+    assert first[0] == 200
+    assert first[1]["errors"][0]["message"] == "PersistedQueryNotFound"
+    assert errors_of(first[1]) == [("PERSISTED_QUERY_NOT_FOUND", None)]
+    assert registered[1] == again[1] == {"data": {"rateLimit": None}}
+
+
+async def test_a_hash_is_answered_over_get(gateway: Gateway) -> None:
+    await post(gateway, {"query": QUERY, "extensions": APQ})
+
+    response = await gateway.http.get("/graphql", params={"extensions": json.dumps(APQ)}, headers={"X-API-Key": "demo"})
+
+    assert response.json() == {"data": {"rateLimit": None}}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"query": "{ __typename }", "extensions": APQ}, "provided sha does not match query"),
+        ({"extensions": {"persistedQuery": {"version": 2, "sha256Hash": HASH}}}, "Unsupported persisted query version"),
+        ({"extensions": {"persistedQuery": {"version": 1}}}, "must hold version and sha256Hash"),
+        ({"extensions": {"persistedQuery": "x"}}, "must hold version and sha256Hash"),
+        ({"documentId": "x", "query": QUERY}, "not two of them"),
+        ({"documentId": "x", "extensions": APQ}, "not two of them"),
+        ({"extensions": {}}, "There is no query"),
+    ],
+)
+async def test_what_contradicts_itself_is_refused(gateway: Gateway, body: dict[str, Any], message: str) -> None:
+    status, answer = await post(gateway, body)
+
+    assert status == 400
+    assert errors_of(answer) == [("BAD_REQUEST", None)]
+    assert message in answer["errors"][0]["message"]
+
+
+async def test_a_document_that_is_not_valid_is_not_kept(gateway: Gateway) -> None:
+    bad = "{ nothing }"
+    apq = {"persistedQuery": {"version": 1, "sha256Hash": hashlib.sha256(bad.encode()).hexdigest()}}
+
+    refused = await post(gateway, {"query": bad, "extensions": apq})
+    again = await post(gateway, {"extensions": apq})
+
+    assert errors_of(refused[1]) == [("GRAPHQL_VALIDATION_FAILED", None)]
+    assert errors_of(again[1]) == [("PERSISTED_QUERY_NOT_FOUND", None)]
+
+
+async def test_the_oldest_persisted_documents_are_let_go(gateway: Gateway) -> None:
+    for at in range(1001):
+        text = f"query Q{at} {{ rateLimit {{ limit }} }}"
+        hash_ = hashlib.sha256(text.encode()).hexdigest()
+        await post(gateway, {"query": text, "extensions": {"persistedQuery": {"version": 1, "sha256Hash": hash_}}})
+
+    oldest = hashlib.sha256(b"query Q0 { rateLimit { limit } }").hexdigest()
+    _, answer = await post(gateway, {"extensions": {"persistedQuery": {"version": 1, "sha256Hash": oldest}}})
+
+    assert errors_of(answer) == [("PERSISTED_QUERY_NOT_FOUND", None)]
+
+
+def manifest(tmp_path: Path, documents: dict[str, str]) -> dict[str, str]:
+    path = tmp_path / "documents.json"
+    path.write_text(json.dumps(documents))
+    return {"trusted_documents": str(path)}
+
+
+@pytest.mark.parametrize("only", ["false", "true"])
+@pytest.mark.parametrize(
+    "body", [{"documentId": f"sha256:{HASH}"}, {"documentId": HASH}, {"extensions": APQ}, {"query": QUERY}]
+)
+async def test_a_trusted_document_is_run_by_id_hash_and_text(tmp_path: Path, only: str, body: dict[str, Any]) -> None:
+    settings = manifest(tmp_path, {f"sha256:{HASH}": QUERY}) | {"trusted_only": only}
+
+    async with open_gateway(settings=settings) as gateway:
+        answer = await post(gateway, body)
+
+    assert answer == (200, {"data": {"rateLimit": None}})
+
+
+async def test_nothing_but_trusted_documents_is_run_where_that_is_set(tmp_path: Path) -> None:
+    settings = manifest(tmp_path, {"list": QUERY}) | {"trusted_only": "true"}
+
+    async with open_gateway(settings=settings) as gateway:
+        named = await post(gateway, {"documentId": "list"})
+        hashed = await post(gateway, {"extensions": APQ})
+        introspection = await post(gateway, {"query": "{ __schema { queryType { name } } }"})
+        registering = await post(gateway, {"query": "{ __typename }", "extensions": None})
+        unknown = await post(gateway, {"documentId": "nothing"})
+
+    assert named == hashed == (200, {"data": {"rateLimit": None}})
+    assert errors_of(introspection[1]) == errors_of(registering[1]) == [("PERSISTED_QUERY_NOT_SUPPORTED", None)]
+    assert introspection[0] == 403
+    assert errors_of(unknown[1]) == [("PERSISTED_QUERY_NOT_FOUND", None)]
+
+
+async def test_a_manifest_that_cannot_be_run_stops_the_start(tmp_path: Path) -> None:
+    settings = manifest(tmp_path, {"list": "{ nothing }"})
+
+    with pytest.raises(SettingsError, match="document 'list' cannot be run: Cannot query field 'nothing'"):
+        async with open_gateway(settings=settings):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [(None, "cannot be read"), ("[]", "must be a JSON object"), ("{", "must be")]
+)
+def test_a_manifest_that_cannot_be_read_says_why(tmp_path: Path, text: str | None, reason: str) -> None:
+    path = tmp_path / "documents.json"
+    if text is not None:
+        path.write_text(text)
+
+    with pytest.raises(SettingsError, match=reason):
+        read_manifest(str(path))
+
+
+class Shared:
+    """What another replica keeps."""
+
+    def __init__(self, **texts: str) -> None:
+        self.texts = texts
+
+    async def document(self, hash_: str) -> str | None:
+        return self.texts.get(hash_)
+
+    async def keep_document(self, hash_: str, text: str) -> None:
+        self.texts[hash_] = text
+
+
+async def test_replicas_tell_each_other_what_they_were_sent() -> None:
+    shared = Shared()
+    one, two = (Documents(Engine(Limits(), introspection=True), trusted={}, only=False, shared=shared) for _ in "12")
+    sent = await one.prepare(GraphQLRequest(query=QUERY, extensions=APQ))
+    await one.prepare(GraphQLRequest(query=QUERY, extensions=APQ))
+
+    found = await two.prepare(GraphQLRequest(extensions=APQ))
+
+    assert shared.texts == {HASH: QUERY}
+    assert list(found.operations) == list(sent.operations)
+
+
+@pytest.mark.parametrize("shared", [Shared(), Shared(**{HASH: "{ __typename }"})])
+async def test_a_text_that_is_not_its_hash_is_not_believed(shared: Shared) -> None:
+    documents = Documents(Engine(Limits(), introspection=True), trusted={}, only=False, shared=shared)
+
+    with pytest.raises(RequestError, match="PERSISTED_QUERY_NOT_FOUND"):
+        await documents.prepare(GraphQLRequest(extensions=APQ))

@@ -1,0 +1,281 @@
+"""One connection, byte by byte and by a clock that the test sets."""
+
+import asyncio
+import gzip
+import random
+from collections.abc import Mapping
+
+import httpx
+import pytest
+
+from gateway.upstream.transport.http1 import MAX_HEAD, Connection
+from gateway.upstream.transport.pool import IDLE, Pool
+from tests.raw_upstream import answer, raw_upstream
+
+
+class Clock(asyncio.SelectorEventLoop):
+    """A loop whose time the test puts on."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
+LOOPS = {"clock": Clock}
+
+
+class Wires(asyncio.Transport):
+    """Takes what is sent."""
+
+    def __init__(self, unsent: int = 0) -> None:
+        super().__init__()
+        self.sent: list[bytes] = []
+        self.closed = False
+        self.unsent = unsent
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent.append(bytes(data))
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def abort(self) -> None:
+        self.closed = True
+
+    close = abort
+
+
+class Taken:
+    """Takes an answer."""
+
+    def __init__(self) -> None:
+        self.heads: list[tuple[int, Mapping[str, str]]] = []
+        self.body = b""
+
+    def sending(self) -> None:
+        """Hear of it."""
+
+    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        self.heads.append((status, headers))
+
+    def feed(self, chunk: bytes) -> None:
+        self.body += chunk
+
+
+def opened(wires: Wires) -> Connection:
+    connection = Connection(asyncio.get_running_loop(), lambda _: None)
+    connection.connection_made(wires)
+    return connection
+
+
+async def put_on(seconds: float) -> None:
+    """Let time pass, and what is due happen."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, Clock)
+    loop.ahead += seconds
+    for _ in range(9):
+        await asyncio.sleep(0)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nX-A: b \r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-T: 1\r\n\r\n"
+ANSWERS = {
+    "length": answer(b"{}", "200 OK", "X-A: b"),
+    "chunks": CHUNKED,
+    "interim": b"HTTP/1.1 100 Continue\r\nX-A: a\r\n\r\n" + answer(b"{}", "200 OK", "x-a: b"),
+}
+
+
+@pytest.mark.parametrize("data", ANSWERS.values(), ids=ANSWERS)
+async def test_an_answer_may_come_in_single_bytes(data: bytes) -> None:
+    connection, taken = opened(Wires()), Taken()
+    done = connection.send(b"request", taken, 1)
+
+    for at in range(len(data)):
+        assert not done.done()
+        connection.data_received(data[at : at + 1])
+
+    await done
+    assert taken.body == b"{}"
+    assert [(status, headers["x-a"]) for status, headers in taken.heads] == [(200, "b")]
+    assert connection.reusable
+
+
+@pytest.mark.parametrize("status", ["099 Odd", "000 None", "101 Switching"])
+async def test_a_status_that_ends_no_request_is_refused(status: str) -> None:
+    connection, taken = opened(Wires()), Taken()
+    done = connection.send(b"", taken, 1)
+
+    connection.data_received(answer(b"", status))
+
+    with pytest.raises(httpx.RemoteProtocolError):
+        await done
+    assert not taken.heads
+
+
+HEADS = {
+    "one header": b"X: " + b"x" * MAX_HEAD + b"\r\n",
+    "many headers": b"".join(b"X-%d: x\r\n" % i for i in range(MAX_HEAD // 4)),
+}
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize("size", [2**20, 2**12])
+async def test_a_head_beyond_the_cap_is_refused_in_one_piece_and_in_many(head: bytes, size: int) -> None:
+    connection, taken = opened(Wires()), Taken()
+    data = answer().replace(b"\r\n", b"\r\n" + head, 1)
+    done = connection.send(b"", taken, 1)
+
+    for at in range(0, len(data), size):
+        if not done.done():
+            connection.data_received(data[at : at + size])
+
+    with pytest.raises(httpx.RemoteProtocolError):
+        await done
+    assert not taken.heads
+
+
+async def test_a_body_beyond_the_cap_of_a_head_is_no_head() -> None:
+    connection, taken = opened(Wires()), Taken()
+    done = connection.send(b"", taken, 1)
+
+    connection.data_received(answer(bytes(3 * MAX_HEAD)))
+
+    await done
+    assert len(taken.body) == 3 * MAX_HEAD
+
+
+@pytest.mark.parametrize("method", ["begin", "feed"])
+async def test_what_the_sink_raises_reaches_the_caller(method: str) -> None:
+    def refuse(*_: object) -> None:
+        raise refusal
+
+    refusal = LookupError("mine")
+    wires, taken = Wires(), Taken()
+    setattr(taken, method, refuse)
+    connection = opened(wires)
+    done = connection.send(b"", taken, 1)
+
+    connection.data_received(CHUNKED)
+
+    with pytest.raises(LookupError) as caught:
+        await done
+    assert caught.value is refusal
+    assert wires.closed
+
+
+async def test_a_connection_with_unsent_bytes_is_not_used_again() -> None:
+    wires = Wires(unsent=1)
+    connection = opened(wires)
+    done = connection.send(b"", Taken(), 1)
+
+    connection.data_received(answer())
+
+    await done
+    assert wires.closed
+
+
+async def test_nothing_is_sent_over_a_closed_connection() -> None:
+    wires = Wires()
+    connection = opened(wires)
+
+    connection.eof_received()
+
+    with pytest.raises(httpx.ConnectError):
+        connection.send(b"", Taken(), 1)
+    assert not wires.sent
+
+
+async def test_what_comes_for_a_call_that_was_given_up_is_not_missed_by_the_next() -> None:
+    connection, taken = opened(Wires()), Taken()
+    given_up = connection.send(b"", taken, 1)
+
+    given_up.cancel()
+    connection.data_received(answer(b"first"))
+
+    assert given_up.cancelled()
+
+
+async def test_each_call_is_timed_out_in_its_own_time() -> None:
+    connections = [opened(Wires()) for _ in range(3)]
+    calls = []
+    for connection in connections:
+        calls.append(connection.send(b"", Taken(), 10))
+        await put_on(3)
+
+    ended = [[call.done() for call in calls]]
+    for _ in range(3):
+        ended.append([call.done() for call in calls])
+        await put_on(3)
+
+    assert ended == [[False] * 3, [False] * 3, [True, False, False], [True, True, False]]
+    assert [type(call.exception()) for call in calls] == [httpx.ReadTimeout] * 3
+
+
+async def test_the_time_of_one_call_does_not_end_the_next() -> None:
+    connection = opened(Wires())
+    connection.send(b"", Taken(), 10)
+    connection.data_received(answer())
+    await put_on(9)
+
+    second = connection.send(b"", Taken(), 10)
+    await put_on(9)
+    still = second.done()
+    await put_on(2)
+
+    assert not still
+    assert isinstance(second.exception(), httpx.ReadTimeout)
+
+
+async def test_a_shorter_time_after_a_longer_one_counts() -> None:
+    connection = opened(Wires())
+    connection.expire(IDLE)
+
+    call = connection.send(b"", Taken(), 1)
+    await put_on(2)
+
+    assert isinstance(call.exception(), httpx.ReadTimeout)
+
+
+async def test_an_idle_connection_is_kept_for_a_while_and_then_closed() -> None:
+    async with raw_upstream() as upstream:
+        pool = Pool(upstream.url, timeout=10, connections=2, patience=5)
+        await pool.exchange("GET", "/agents", {}, None, Taken())
+        await put_on(IDLE - 1)
+        await pool.exchange("GET", "/agents", {}, None, Taken())
+        kept = upstream.connections
+
+        await put_on(IDLE + 1)
+        await upstream.left.wait()
+
+        await pool.exchange("GET", "/agents", {}, None, Taken())
+        await pool.aclose()
+    assert (kept, upstream.connections) == (1, 2)
+
+
+def mutated(draw: random.Random) -> bytes:
+    data = bytearray(draw.choice([*ANSWERS.values(), answer(gzip.compress(b"{}"), "200 OK", "Content-Encoding: gzip")]))
+    for _ in range(draw.randint(1, 3)):
+        at = draw.randrange(len(data))
+        data[at : at + draw.randint(0, 2)] = draw.choice([b"", b"\r\n", b"0", b"9", b"A", b"HTTP/1.1 200 OK\r\n\r\n"])
+    return bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_a_connection_that_is_used_again_has_nothing_left_of_a_broken_answer(seed: int) -> None:
+    draw, again = random.Random(seed), 0
+    for _ in range(200):
+        connection, taken = opened(Wires()), Taken()
+        first = connection.send(b"", Taken(), 1)
+        for part in (data := mutated(draw))[: (half := draw.randrange(len(data)))], data[half:]:
+            connection.data_received(part)
+        if connection.reusable:
+            again += 1
+            second = connection.send(b"", taken, 1)
+            connection.data_received(answer(b"next"))
+            await second
+            assert (taken.body, connection.reusable) == (b"next", True)
+        connection.connection_lost(None)
+        assert first.done()
+        first.exception()
+    assert again > 10
