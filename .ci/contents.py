@@ -11,7 +11,7 @@ from pathlib import Path
 
 BUILT = "gateway/graphiql/static/"
 SOURCES = "gateway/graphiql/frontend/"
-UNPUBLISHED = {".ci", ".gitignore", ".dockerignore"}
+UNPUBLISHED = {".ci", ".github", ".gitignore", ".dockerignore", ".pre-commit-config.yaml"}
 
 
 def main(directory: Path) -> None:
