@@ -1,77 +1,19 @@
 """A real `gateway demo` process, called over a real socket as a stranger would."""
 
-import contextlib
 import json
-import queue
-import re
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import httpx
 import pytest
 
+from tests.process import Process, started
 from tests.test_cli import begun
 
 NESTED = "{ agents(first: 50) { nodes { name numbers { phoneNumber agent { name } } } } }"
 SLOW = "{ agents(first: 1) { totalCount } }"
-
-
-class Process:
-    """A running `gateway`, with what it has printed to stdout."""
-
-    def __init__(self, popen: "subprocess.Popen[str]", address: str, lines: "queue.SimpleQueue[str]") -> None:
-        self.popen = popen
-        self.address = address
-        self._lines = lines
-
-    def rest_calls(self, count: int) -> list[str]:
-        """The REST calls listed since the last time; waits for so many."""
-        calls: list[str] = []
-        with contextlib.suppress(queue.Empty):
-            while True:
-                line = self._lines.get(timeout=5 if len(calls) < count else 0.05)
-                if line.startswith("  REST  "):
-                    calls.append(line.removeprefix("  REST  "))
-        return calls
-
-    def ask(self, query: str, key: str | None = "demo", **variables: Any) -> dict[str, Any]:
-        headers = {"X-API-Key": key} if key else {}
-        body = {"query": query, "variables": variables}
-        answer: dict[str, Any] = httpx.post(f"{self.address}/graphql", json=body, headers=headers, timeout=20).json()
-        return answer
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.popen.send_signal(number)
-        return self.popen.wait(20)
-
-
-def _pump(popen: "subprocess.Popen[str]", lines: "queue.SimpleQueue[str]") -> None:
-    for line in popen.stdout or ():
-        lines.put(line.rstrip("\n"))
-
-
-@contextlib.contextmanager
-def started(*arguments: str) -> Iterator[Process]:
-    """Start `gateway`; its address is read from what it prints."""
-    command = [sys.executable, "-m", "gateway", *arguments, "--port", "0"]
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as popen:
-        reader = threading.Thread(target=_pump, args=(popen, lines))
-        reader.start()
-        try:
-            found = None
-            while not found:
-                found = re.search(r"http://[^/ ]+", lines.get(timeout=20))
-            yield Process(popen, found[0], lines)
-        finally:
-            popen.kill()
-            reader.join()
 
 
 @pytest.fixture(scope="module")

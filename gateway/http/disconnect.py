@@ -1,4 +1,8 @@
-"""Cancels an operation whose client has gone."""
+"""Cancels an operation whose client has disconnected.
+
+Facts: the ASGI HTTP specification. `http.disconnect` alone says so: before it, `receive` yields the `http.request`
+messages of a body that nobody has read, an empty one for each GET.
+"""
 
 import asyncio
 from types import TracebackType
@@ -8,16 +12,16 @@ from starlette.types import Receive
 
 
 class Disconnected(Exception):
-    """The caller left before its request was complete, or before it was answered."""
+    """The client disconnected before its request was complete, or before the response was."""
 
 
 class Caller:
-    """Cancels what runs inside when the caller leaves; writes already sent go on to their end.
+    """Cancels what runs inside when the client disconnects; writes already sent go on to their end.
 
-    The connection is watched only once the work has to wait, since most small operations never do.
+    The connection is watched only once the operation has to wait, since most small operations never do.
 
     Raises:
-        Disconnected: on leaving, the caller was gone.
+        Disconnected: on leaving, the client had disconnected.
     """
 
     def __init__(self, receive: Receive) -> None:
@@ -30,12 +34,14 @@ class Caller:
         self._start = asyncio.get_running_loop().call_soon(self._look)
 
     def _look(self) -> None:
-        self._watch = asyncio.ensure_future(self._receive())
+        self._watch = asyncio.ensure_future(_disconnect(self._receive))
         self._watch.add_done_callback(self._leave)
 
-    def _leave(self, _: object) -> None:
-        self._gone = True
-        self._task.cancel()
+    def _leave(self, watch: asyncio.Future[Any]) -> None:
+        # a `receive` that fails says nothing of the client; Starlette's BaseHTTPMiddleware has one
+        if not watch.cancelled() and watch.exception() is None:
+            self._gone = True
+            self._task.cancel()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._start.cancel()
@@ -45,3 +51,9 @@ class Caller:
         if self._gone:
             self._task.uncancel()
             raise Disconnected from error
+
+
+async def _disconnect(receive: Receive) -> None:
+    """Wait for the client's disconnect; discard what it sends until then."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

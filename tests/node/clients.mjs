@@ -1,5 +1,5 @@
 // Asks a gateway with the clients frontends use, each set up as its documentation says, and prints what they got.
-// usage: node clients.mjs URL; tests/test_clients.py starts it.
+// usage: node clients.mjs URL; tests/http/test_clients.py starts it.
 import { createHash } from 'node:crypto'
 import { ApolloClient, HttpLink, InMemoryCache, gql } from '@apollo/client/core'
 import { PersistedQueryLink } from '@apollo/client/link/persisted-queries'
@@ -8,7 +8,7 @@ import { GraphQLClient } from 'graphql-request'
 
 const url = process.argv[2]
 const headers = { 'X-API-Key': 'demo' }
-const text = 'query Quota { rateLimit { limit } }'
+const text = 'query Overview { agents(first: 3) { nodes { name numbers { phoneNumber agent { id } } } } }'
 const document = gql(text)
 const requests = []
 
@@ -31,7 +31,17 @@ const persisted = (useGETForHashedQueries) =>
     useGETForHashedQueries,
   }).concat(http(false))
 
+const plain = async (method, query = '') => {
+  const body = method === 'POST' ? JSON.stringify({ query: text }) : undefined
+  const response = await recording(url + query, { method, body, headers: { 'Content-Type': 'application/json', ...headers } })
+  return method === 'HEAD' ? { data: Number(response.headers.get('content-length')) > 100 } : await response.json()
+}
+const search = '?query=' + encodeURIComponent(text)
+
 const clients = {
+  'fetch POST': () => plain('POST'),
+  'fetch GET': () => plain('GET', search),
+  'fetch HEAD': () => plain('HEAD', search),
   'urql POST': () => urql('POST'),
   'urql GET': () => urql('GET'),
   'graphql-request POST': async () => ({ data: await new GraphQLClient(url, { headers, fetch: recording }).request(text) }),
@@ -54,4 +64,5 @@ for (const [name, ask] of Object.entries(clients)) {
     results[name] = { error: String(error), requests: [...requests] }
   }
 }
-console.log(JSON.stringify(results))
+// Apollo asks for __typename as well
+console.log(JSON.stringify(results, (name, value) => (name === '__typename' ? undefined : value)))
