@@ -30,13 +30,13 @@ async def gateway() -> AsyncIterator[Gateway]:
 
 @pytest.fixture(scope="session")
 def node() -> tuple[str, Path]:
-    """Node.js, and the folder of its packages, installed where that was not done before."""
+    """Node.js, and the folder of its packages, installed where that was not done since the lock has changed."""
     folder, program, npm = Path(__file__).parent / "node", shutil.which("node"), shutil.which("npm")
     if not program or not npm:
         pytest.skip("Node.js and npm are not installed here")
-    installed = (folder / "node_modules").is_dir() or not subprocess.run(
-        [npm, "ci"], cwd=folder, check=False
-    ).returncode
+    lock, kept = folder / "package-lock.json", folder / "node_modules" / ".package-lock.json"
+    fresh = kept.is_file() and kept.stat().st_mtime >= lock.stat().st_mtime
+    installed = fresh or not subprocess.run([npm, "ci"], cwd=folder, check=False).returncode
     if not installed:
         pytest.skip("npm ci in tests/node has failed")
     return program, folder
