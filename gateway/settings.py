@@ -76,7 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_root_fields: Annotated[Count, Meta(description="fields at the root of one operation")] = 20
     max_directives: Annotated[Count, Meta(description="directives in one document")] = 50
     trusted_documents: Annotated[
-        str, Meta(description="file: a manifest of documents by id, as graphql-codegen's persistedDocuments writes it")
+        str, Meta(description="file: a manifest of documents by id, as graphql-codegen, Relay or Apollo write it")
     ] = ""
     trusted_only: Annotated[bool, Meta(description="run the documents of that manifest and no other")] = False
     graphiql: Annotated[bool, Meta(description="serve GraphiQL to browsers at /graphql")] = True

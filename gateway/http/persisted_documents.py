@@ -2,8 +2,8 @@
 
 `endpoint` calls `prepare` for each operation. Automatic persisted queries follow Apollo's wire format
 (`extensions.persistedQuery`, a SHA-256 of the text): a client sends the hash alone, and the text once where it
-is not known yet. Trusted documents come from a manifest as graphql-codegen writes it and are asked for by
-`documentId` or by hash; with `only`, nothing else is run. Only documents that pass every check are kept.
+is not known yet. Trusted documents come from a manifest as graphql-codegen, Relay or Apollo write it and are asked
+for by `documentId` or by hash; with `only`, nothing else is run. Only documents that pass every check are kept.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -21,6 +21,8 @@ from gateway.http.request import GraphQLRequest
 from gateway.settings import SettingsError
 
 _HASH = re.compile(r"[0-9a-f]{64}")
+_HEXADECIMAL = re.compile(r"[0-9a-fA-F]{32,}")  # MD5 and longer
+_APOLLO: Literal["apollo-persisted-query-manifest"] = "apollo-persisted-query-manifest"
 
 
 class SharedDocuments(Protocol):
@@ -38,6 +40,20 @@ class _PersistedQuery(msgspec.Struct, rename="camel"):
 
     version: int
     sha256_hash: str
+
+
+class _Operation(msgspec.Struct):
+    """A document in Apollo's manifest."""
+
+    id: str
+    body: str
+
+
+class _Manifest(msgspec.Struct):
+    """What Apollo's generate-persisted-query-manifest writes; its documents have a name and a type, too."""
+
+    version: Literal[1]
+    operations: list[_Operation]
 
 
 class Documents:
@@ -76,12 +92,12 @@ class Documents:
         if request.document_id is not None:
             if request.query or hash_:
                 raise _bad("Send either documentId, or query, or a persisted query's hash; not two of them.")
-            return self._engine.prepare(await self._known(request.document_id.removeprefix("sha256:")))
+            return self._engine.prepare(await self._known(_normal(request.document_id)))
         if not request.query:
             if hash_ is None:
                 raise _bad("There is no query: send a GraphQL document as `query`.")
             return self._engine.prepare(await self._known(hash_))
-        if hash_ is not None and hash_ != hashlib.sha256(request.query.encode()).hexdigest():
+        if hash_ and not self._names(hash_, request.query):
             raise _bad("provided sha does not match query: hash the text exactly as it is sent, with SHA-256.")
         if self._only and request.query not in self._texts:
             raise RequestError(
@@ -91,6 +107,9 @@ class Documents:
         if hash_ is not None:
             await self._keep(hash_, request.query)
         return document
+
+    def _names(self, id_: str, text: str) -> bool:
+        return hashlib.sha256(text.encode()).hexdigest() == id_ or self._trusted.get(id_) == text
 
     async def _known(self, id_: str) -> str:
         """Return the text of an id or hash."""
@@ -119,20 +138,38 @@ class Documents:
 
 
 def read_manifest(path: str) -> dict[str, str]:
-    """Read a manifest of trusted documents: a JSON object of texts by id, `sha256:` before an id left out.
+    """Read a manifest of trusted documents and return their texts by id, as `_normal` writes ids.
+
+    It is a JSON object of texts by id, as graphql-codegen and Relay write it, or Apollo's list of operations.
 
     Raises:
-        SettingsError: the file is not there, or is no such object.
+        SettingsError: the file is not there, is no such object, or has two documents of one id.
     """
     try:
-        manifest = msgspec.json.decode(Path(path).read_bytes(), type=dict[str, str])
+        manifest: dict[str, object] = msgspec.json.decode(Path(path).read_bytes(), type=dict[str, object])
+        if manifest.get("format") == _APOLLO:
+            operations = msgspec.convert(manifest, _Manifest).operations
+            documents = [(operation.id, operation.body) for operation in operations]
+        else:
+            documents = list(msgspec.convert(manifest, dict[str, str]).items())
     except OSError as error:
         raise SettingsError(f"GATEWAY_TRUSTED_DOCUMENTS: {path} cannot be read: {error.strerror}.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SettingsError(
-            f"GATEWAY_TRUSTED_DOCUMENTS: {path} must be a JSON object of document texts by id, as codegen writes it."
+            f"GATEWAY_TRUSTED_DOCUMENTS: {path} must be a JSON object of document texts by id, as graphql-codegen and"
+            " Relay write it, or the manifest of Apollo's generate-persisted-query-manifest."
         ) from error
-    return {id_.removeprefix("sha256:"): text for id_, text in manifest.items()}
+    texts: dict[str, str] = {}
+    for id_, text in documents:
+        if texts.setdefault(_normal(id_), text) != text:
+            raise SettingsError(f"GATEWAY_TRUSTED_DOCUMENTS: {path} has two documents with the id {id_!r}.")
+    return texts
+
+
+def _normal(id_: str) -> str:
+    """Return an id as it is looked up: a hash without `sha256:` before it and in lower case, any other as it is."""
+    bare = id_[7:] if id_[:7].lower() == "sha256:" else id_
+    return bare.lower() if _HEXADECIMAL.fullmatch(bare) else bare
 
 
 def _persisted_hash(request: GraphQLRequest) -> str | None:
@@ -146,7 +183,7 @@ def _persisted_hash(request: GraphQLRequest) -> str | None:
         raise _bad("extensions.persistedQuery must hold version and sha256Hash.") from error
     if persisted.version != 1:
         raise _bad("Unsupported persisted query version: only version 1 is known.")
-    return persisted.sha256_hash.lower()
+    return _normal(persisted.sha256_hash)
 
 
 def _bad(problem: str) -> RequestError:

@@ -37,13 +37,20 @@ Fields = dict[bytes, bytes]
 
 
 class GraphQLRequest(msgspec.Struct, rename="camel"):
-    """What a GraphQL request says; `variables` and `extensions` are JSON objects."""
+    """What a GraphQL request says; `variables` and `extensions` are JSON objects, empty texts count as absent."""
 
     query: str | None = None
     operation_name: str | None = None
     variables: dict[str, Any] | None = None
     extensions: dict[str, Any] | None = None
     document_id: str | None = None
+    doc_id: str | None = msgspec.field(default=None, name="doc_id")
+    """Relay's name for `documentId`, which wins."""
+
+    def __post_init__(self) -> None:
+        """Read what clients send in place of leaving it out."""
+        self.operation_name = self.operation_name or None
+        self.document_id = self.document_id or self.doc_id or None
 
 
 Batch = list[GraphQLRequest | RequestError]
@@ -198,10 +205,11 @@ def _from_query(query_string: bytes) -> GraphQLRequest:
         raise _bad("The query string holds a field twice: send each once.")
     return GraphQLRequest(
         query=given.get("query"),
-        operation_name=given.get("operationName") or None,
+        operation_name=given.get("operationName"),
         variables=_decode(_OBJECT, given.get("variables") or "null", "variables"),
         extensions=_decode(_OBJECT, given.get("extensions") or "null", "extensions"),
-        document_id=given.get("documentId") or None,
+        document_id=given.get("documentId"),
+        doc_id=given.get("doc_id"),
     )
 
 

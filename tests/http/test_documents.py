@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ async def test_the_oldest_persisted_documents_are_let_go(gateway: Gateway) -> No
     assert errors_of(answer) == [("PERSISTED_QUERY_NOT_FOUND", None)]
 
 
-def manifest(tmp_path: Path, documents: dict[str, str]) -> dict[str, str]:
+def manifest(tmp_path: Path, documents: Mapping[str, object]) -> dict[str, str]:
     path = tmp_path / "documents.json"
     path.write_text(json.dumps(documents))
     return {"trusted_documents": str(path)}
@@ -104,6 +105,70 @@ async def test_a_trusted_document_is_run_by_id_hash_and_text(tmp_path: Path, onl
         answer = await post(gateway, body)
 
     assert answer == (200, {"data": {"rateLimit": None}})
+
+
+MANIFESTS: dict[str, dict[str, object]] = {
+    "codegen": {HASH: QUERY},
+    "codegen, prefixed": {f"sha256:{HASH}": QUERY},
+    "shouting": {f"SHA256:{HASH.upper()}": QUERY},
+    "relay": {"0C8DA9F27BD61A1AC11FF6ABFCE0A1B2": QUERY},
+    "name": {"RateLimit-V2": QUERY},
+    "apollo": {
+        "format": "apollo-persisted-query-manifest",
+        "version": 1,
+        "operations": [{"id": "Limit/1", "name": "Limit", "type": "query", "body": QUERY}],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("manifest_of", "id_"),
+    [
+        ("codegen", f"sha256:{HASH}"),
+        ("codegen", HASH.upper()),
+        ("codegen, prefixed", HASH),
+        ("codegen, prefixed", f"sha256:{HASH}"),
+        ("shouting", HASH),
+        ("relay", "0C8DA9F27BD61A1AC11FF6ABFCE0A1B2"),
+        ("relay", "0c8da9f27bd61a1ac11ff6abfce0a1b2"),
+        ("relay", HASH),
+        ("name", "RateLimit-V2"),
+        ("apollo", "Limit/1"),
+        ("apollo", f"sha256:{HASH}"),
+    ],
+)
+async def test_every_tools_ids_are_found_however_they_are_sent(tmp_path: Path, manifest_of: str, id_: str) -> None:
+    settings = manifest(tmp_path, MANIFESTS[manifest_of]) | {"trusted_only": "true"}
+    apq = {"persistedQuery": {"version": 1, "sha256Hash": id_}}
+
+    async with open_gateway(settings=settings) as gateway:
+        answers = [
+            await post(gateway, body)
+            for body in (
+                {"documentId": id_},
+                {"doc_id": id_, "query": None},
+                {"extensions": apq},
+                {"extensions": apq, "query": QUERY},
+            )
+        ]
+        by_get = await gateway.http.get("/graphql", params={"doc_id": id_}, headers={"X-API-Key": "demo"})
+
+    assert answers == [(200, {"data": {"rateLimit": None}})] * 4
+    assert by_get.json() == {"data": {"rateLimit": None}}
+
+
+@pytest.mark.parametrize("name", ["operationName", "documentId", "doc_id"])
+async def test_an_empty_text_in_a_body_counts_as_absent(gateway: Gateway, name: str) -> None:
+    answer = await post(gateway, {"query": QUERY, name: ""})
+
+    assert answer == (200, {"data": {"rateLimit": None}})
+
+
+async def test_a_name_with_capitals_is_not_found_in_lower_case(tmp_path: Path) -> None:
+    async with open_gateway(settings=manifest(tmp_path, MANIFESTS["name"])) as gateway:
+        status, answer = await post(gateway, {"documentId": "ratelimit-v2"})
+
+    assert (status, errors_of(answer)) == (200, [("PERSISTED_QUERY_NOT_FOUND", None)])
 
 
 async def test_nothing_but_trusted_documents_is_run_where_that_is_set(tmp_path: Path) -> None:
@@ -131,7 +196,16 @@ async def test_a_manifest_that_cannot_be_run_stops_the_start(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [(None, "cannot be read"), ("[]", "must be a JSON object"), ("{", "must be")]
+    ("text", "reason"),
+    [
+        (None, "cannot be read"),
+        ("[]", "must be a JSON object"),
+        ("{", "must be"),
+        ('{"format": "apollo-persisted-query-manifest", "version": 2, "operations": []}', "must be"),
+        ('{"format": "apollo-persisted-query-manifest", "version": 1}', "must be"),
+        ('{"version": 1, "operations": []}', "must be"),
+        (json.dumps({HASH: "{ a }", f"sha256:{HASH}": "{ b }"}), f"two documents with the id 'sha256:{HASH}'"),
+    ],
 )
 def test_a_manifest_that_cannot_be_read_says_why(tmp_path: Path, text: str | None, reason: str) -> None:
     path = tmp_path / "documents.json"
