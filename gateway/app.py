@@ -46,9 +46,6 @@ def create_app(
         graphiql_key: API key that GraphiQL fills in; only for the demo.
         routes: served beside the gateway's own.
     """
-    limits = Limits(
-        settings.max_tokens, settings.max_depth, settings.max_aliases, settings.max_root_fields, settings.max_directives
-    )
     client = Client(settings, transport, clock)
 
     directory = graphiql.static_dir()
@@ -64,7 +61,7 @@ def create_app(
         yield
         await client.aclose()
 
-    engine = Engine(limits, introspection=settings.introspection, compiled=settings.compiled)
+    engine = Engine(Limits.of(settings), introspection=settings.introspection, compiled=settings.compiled)
     trusted = read_manifest(settings.trusted_documents) if settings.trusted_documents else {}
     documents = Documents(engine, trusted=trusted, only=settings.trusted_only, shared=client.replicas)
     metrics = Metrics()

@@ -30,7 +30,8 @@ from uvicorn.supervisors import Multiprocess
 from gateway.app import create_app
 from gateway.demo.rest_api import create_demo
 from gateway.estimate.check import check as check_files
-from gateway.estimate.cost import Sizes
+from gateway.estimate.sizes import Sizes
+from gateway.estimate.sources import NoFilesError, read_sources
 from gateway.http.server import Protocol
 from gateway.observability.logging import configure
 from gateway.schema import sdl
@@ -139,19 +140,28 @@ def schema(checked: Path | None) -> None:
 
 
 @main.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--agents", type=click.IntRange(0, 100_000), default=100, show_default=True, help="Of the workspace.")
-@click.option("--numbers", type=click.IntRange(0, 100_000), default=200, show_default=True, help="Of the workspace.")
+@click.argument("files", nargs=-1, required=True)
+@click.option(
+    "--agents", type=click.IntRange(0, 100_000), default=100, show_default=True, help="Agents in the workspace."
+)
+@click.option(
+    "--numbers", type=click.IntRange(0, 100_000), default=200, show_default=True, help="Numbers in the workspace."
+)
 @click.option("--max-rest-calls", metavar="VALUE", help="Budget of one operation.  [default: GATEWAY_MAX_REST_CALLS]")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def check(files: tuple[Path, ...], agents: int, numbers: int, max_rest_calls: str | None, *, as_json: bool) -> None:
-    """Tell what the operations of FILES cost in REST calls; fail where one is invalid or may exceed the budget.
+def check(files: tuple[str, ...], agents: int, numbers: int, max_rest_calls: str | None, *, as_json: bool) -> None:
+    """Print the REST calls of the operations in FILES; fail if one is invalid or may exceed the budget.
 
-    The worst case knows nothing; typically the sizes of the lists are known. Fragments may stand in any of the files.
+    FILES are paths, globs, folders (searched for *.graphql and *.gql) or - for the standard input; fragments may be
+    in any of them. The worst case knows nothing beforehand. The typical case is counted by running the operation on an
+    API in memory, with the sizes of the lists known.
     """
     settings = _load({"max_rest_calls": max_rest_calls})
-    texts = {str(file): file.read_text("utf-8", errors="replace") for file in files}
-    report = check_files(texts, Sizes(agents, numbers), settings)
+    try:
+        texts = read_sources(files, sys.stdin)
+    except NoFilesError as error:
+        raise click.ClickException(str(error)) from error
+    report = asyncio.run(check_files(texts, Sizes(agents, numbers), settings))
     click.echo(report.json if as_json else report.text)
     if not report.ok:
         raise SystemExit(1)

@@ -1,8 +1,6 @@
-"""Holds a frontend's operations to the schema, the limits and a budget of REST calls, before they ship.
+"""Checks the operations of a frontend against the schema, the limits and a budget of REST calls.
 
-`cli` calls `check` for `gateway check FILE.graphql …` and prints `Report.text` or `Report.json`. Each operation is
-judged as a client sends it: alone, with the fragments it reaches, which may stand in any of the files. Nothing is
-executed; `cost` says what it would cost.
+Each operation is checked as a client sends it: alone, with the fragments it reaches, which may be in any of the files.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,13 +10,16 @@ from graphql import GraphQLError, Source, parse, print_ast
 from graphql.language import ast
 from strawberry.schema.schema import validate_document
 
-from gateway.estimate.cost import Sizes, estimate
+from gateway.estimate.sizes import Sizes
+from gateway.estimate.typical import Typical
+from gateway.estimate.worst_case import costliest, worst_case
 from gateway.execution.limits import LimitExceeded, Limits, check_document, check_text
 from gateway.execution.validation import rules
 from gateway.schema import SCHEMA
+from gateway.schema.selection import collect_fields
 from gateway.settings import Settings
 
-_HEAD = ("worst", "typical", "operation", "where")
+_HEAD = ("worst", "typical", "operation", "costs most", "where")
 
 
 class Checked(msgspec.Struct, rename="camel"):
@@ -30,6 +31,8 @@ class Checked(msgspec.Struct, rename="camel"):
     name: str | None
     worst: int
     typical: int
+    costliest: str | None
+    """Path of response keys to the field that costs most in the worst case."""
     within_budget: bool
 
 
@@ -67,13 +70,14 @@ class Report(msgspec.Struct):
         rows = [_HEAD]
         for found in self.operations:
             where = f"{found.file}:{found.line}" + ("" if found.within_budget else "   over budget")
-            rows.append((str(found.worst), str(found.typical), found.name or f"({found.type})", where))
+            name = found.name or f"({found.type})"
+            rows.append((str(found.worst), str(found.typical), name, found.costliest or "-", where))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [f"REST calls with {self.agents} agents and {self.numbers} numbers; the budget is {self.budget}.", ""]
         if self.operations:
             lines += [
-                f"  {worst:>{widths[0]}}  {typical:>{widths[1]}}  {name:<{widths[2]}}  {where}"
-                for worst, typical, name, where in rows
+                f"  {worst:>{widths[0]}}  {typical:>{widths[1]}}  {name:<{widths[2]}}  {most:<{widths[3]}}  {where}"
+                for worst, typical, name, most, where in rows
             ]
             lines.append("")
         lines += [f"{found.file}:{found.line}:{found.column}: {found.message}" for found in self.problems]
@@ -85,8 +89,8 @@ class Report(msgspec.Struct):
         return "\n".join(lines)
 
 
-def check(files: Mapping[str, str], sizes: Sizes, settings: Settings) -> Report:
-    """Judge every operation of these files, given as texts by name, in a workspace of these sizes."""
+async def check(files: Mapping[str, str], sizes: Sizes, settings: Settings) -> Report:
+    """Check every operation of these files, given as texts by name, in a workspace of these sizes."""
     report = Report(sizes.agents, sizes.numbers, settings.max_rest_calls, [], [])
     documents: dict[str, ast.DocumentNode] = {}
     for file, text in files.items():
@@ -95,20 +99,33 @@ def check(files: Mapping[str, str], sizes: Sizes, settings: Settings) -> Report:
         except GraphQLError as error:
             report.problems.append(_problem(error, file))
     everywhere = _fragments(documents.values())
+    typical = Typical(sizes)
+    places: dict[str, str] = {}
     for file, document in documents.items():
         fragments = everywhere | _fragments([document])
         for node in document.definitions:
             if isinstance(node, ast.OperationDefinitionNode):
-                reached = _reached(node, fragments)
-                problems = _judge([node, *reached.values()], settings)
                 line = node.loc.start_token.line if node.loc else 0
+                name = node.name.value if node.name else None
+                problems: list[GraphQLError | str] = [*_twice(places, name, f"{file}:{line}")]
+                reached = _reached(node, fragments)
+                problems += _refusals([node, *reached.values()], settings)
                 report.problems += [_problem(error, file, line) for error in problems]
                 if not problems:
-                    cost = estimate(node, reached, sizes)
-                    name = node.name.value if node.name else None
-                    within = cost.worst <= settings.max_rest_calls
-                    report.operations.append(Checked(file, line, node.operation.value, name, *cost, within))
+                    worst, most = worst_case(node, reached, sizes), costliest(node, reached, sizes)
+                    calls = await typical.calls(ast.DocumentNode(definitions=(node, *reached.values())))
+                    within = worst <= settings.max_rest_calls
+                    field = most and most.field
+                    report.operations.append(
+                        Checked(file, line, node.operation.value, name, worst, calls, field, within)
+                    )
     return report
+
+
+def _twice(places: dict[str, str], name: str | None, place: str) -> Iterable[str]:
+    """Refuse a second operation of one name: clients, logs and trusted documents tell operations by their names."""
+    if name is not None and places.setdefault(name, place) != place:
+        yield f"An operation named '{name}' is also at {places[name]}; rename one of them."
 
 
 def _fragments(documents: Iterable[ast.DocumentNode]) -> dict[str, ast.FragmentDefinitionNode]:
@@ -121,24 +138,22 @@ def _reached(
 ) -> dict[str, ast.FragmentDefinitionNode]:
     """Return the fragments that an operation spreads, and those that these spread."""
     reached: dict[str, ast.FragmentDefinitionNode] = {}
+
+    def enter(name: str) -> ast.FragmentDefinitionNode | None:
+        if name not in fragments or name in reached:
+            return None
+        reached[name] = fragments[name]
+        return fragments[name]
+
     todo = [operation.selection_set]
     while todo:
-        for node in todo.pop().selections:
-            if isinstance(node, ast.FragmentSpreadNode):
-                name = node.name.value
-                if name in fragments and name not in reached:
-                    reached[name] = fragments[name]
-                    todo.append(fragments[name].selection_set)
-            elif isinstance(node, ast.FieldNode | ast.InlineFragmentNode) and node.selection_set:
-                todo.append(node.selection_set)
+        todo = [field.selection_set for field in collect_fields(todo, enter) if field.selection_set]
     return reached
 
 
-def _judge(definitions: Sequence[ast.ExecutableDefinitionNode], settings: Settings) -> Sequence[GraphQLError | str]:
-    """Return what the gateway would refuse a document of these definitions for."""
-    limits = Limits(
-        settings.max_tokens, settings.max_depth, settings.max_aliases, settings.max_root_fields, settings.max_directives
-    )
+def _refusals(definitions: Sequence[ast.ExecutableDefinitionNode], settings: Settings) -> Sequence[GraphQLError | str]:
+    """Return why the gateway would refuse a document of these definitions."""
+    limits = Limits.of(settings)
     document = ast.DocumentNode(definitions=tuple(definitions))
     text = print_ast(document)
     try:
@@ -146,7 +161,7 @@ def _judge(definitions: Sequence[ast.ExecutableDefinitionNode], settings: Settin
         check_document(parse(text), limits)
     except LimitExceeded as error:
         return [str(error)]
-    return validate_document(SCHEMA._schema, document, rules(introspection=settings.introspection))  # noqa: SLF001 - see `execution`
+    return validate_document(SCHEMA._schema, document, rules(introspection=settings.introspection))  # noqa: SLF001 - see `execution.engine`
 
 
 def _problem(error: GraphQLError | str, file: str, line: int = 1) -> Problem:

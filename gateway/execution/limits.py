@@ -9,9 +9,11 @@ Nothing here recurses. Bytes are counted where the body is read, tokens a first 
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from graphql.language import ast
+
+from gateway.settings import Settings
 
 # Levels below `__schema` or `__type`, which only the query root has. What graphql-js `getIntrospectionQuery`
 # writes (GraphiQL, codegen) has 14 at its default typeDepth of 9. Circles below them are cut shorter by
@@ -39,6 +41,11 @@ class Limits:
     max_aliases: int = 30
     max_root_fields: int = 20
     max_directives: int = 50
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return the limits that the settings set."""
+        return cls(**{name: getattr(settings, name) for name in cls.__dataclass_fields__})
 
 
 class LimitExceeded(Exception):

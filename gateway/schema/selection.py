@@ -1,38 +1,68 @@
-"""Reads what is selected below a field: a tree of field names, through fragments and over aliases."""
+"""Reads selection sets: the fields that they select, through fragments. Pure.
 
-from collections.abc import Mapping, Sequence
+Facts: GraphQL specification, sections 3.13 and 6.3.2.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from graphql import FieldNode, FragmentDefinitionNode, InlineFragmentNode, VariableNode
-from graphql.language import BooleanValueNode, DirectiveNode
+from graphql import DirectiveNode, FieldNode, FragmentDefinitionNode, InlineFragmentNode, SelectionSetNode, VariableNode
+from graphql.language import BooleanValueNode
 
 Selected = Mapping[str, "Selected"]
 """The names of the fields that are selected, with what is selected below each."""
+
+Fragments = Callable[[str], FragmentDefinitionNode | None]
+"""Returns the fragment of a name."""
+
+
+def collect_fields(
+    selection_sets: Iterable[SelectionSetNode | None],
+    fragments: Fragments,
+    included: Callable[[Sequence[DirectiveNode]], bool] = lambda _: True,
+) -> list[FieldNode]:
+    """Return the fields of selection sets, in order; each fragment counts once, one that does not exist not at all.
+
+    Fragments apply whatever their type: the schema has no interfaces or unions.
+    """
+    fields: list[FieldNode] = []
+    entered: set[str] = set()  # a fragment that is spread twice on each level doubles with each
+    todo = [*selection_sets]
+    for selection_set in todo:
+        for node in selection_set.selections if selection_set else ():
+            if node.directives and not included(node.directives):
+                continue
+            if isinstance(node, FieldNode):
+                fields.append(node)
+            elif isinstance(node, InlineFragmentNode):
+                todo.append(node.selection_set)
+            elif (name := node.name.value) not in entered:  # type: ignore[attr-defined]
+                entered.add(name)
+                fragment = fragments(name)
+                todo.append(fragment.selection_set if fragment else None)
+    return fields
+
+
+def response_key(field: FieldNode) -> str:
+    """Return a field's name in the response."""
+    return (field.alias or field.name).value
 
 
 def select(
     nodes: Sequence[FieldNode], fragments: Mapping[str, FragmentDefinitionNode], variables: Mapping[str, Any]
 ) -> Selected:
-    """Return what fields of one response key select, through fragments, as @skip and @include say."""
+    """Return what fields of one response key select, as @skip and @include say."""
+
+    def included(directives: Sequence[DirectiveNode]) -> bool:
+        return all(_holds(directive, variables) for directive in directives)
+
     below: dict[str, list[FieldNode]] = {}
-    entered: set[str] = set()  # a fragment that is spread twice in a level, and so on below, doubles with each
-    todo = [node.selection_set for node in nodes if node.selection_set]
-    for selection_set in todo:
-        for node in selection_set.selections:
-            if not all(_included(directive, variables) for directive in node.directives or ()):
-                continue
-            if isinstance(node, FieldNode):
-                below.setdefault(node.name.value, []).append(node)
-            # every fragment applies: the schema has no interfaces or unions, and validation saw to the rest
-            elif isinstance(node, InlineFragmentNode):
-                todo.append(node.selection_set)
-            elif (name := node.name.value) not in entered:  # type: ignore[attr-defined]
-                entered.add(name)
-                todo.append(fragments[name].selection_set)
+    for node in collect_fields([node.selection_set for node in nodes], fragments.get, included):
+        below.setdefault(node.name.value, []).append(node)
     return {name: select(fields, fragments, variables) for name, fields in below.items()}
 
 
-def _included(directive: DirectiveNode, variables: Mapping[str, Any]) -> bool:
+def _holds(directive: DirectiveNode, variables: Mapping[str, Any]) -> bool:
     name = directive.name.value  # skip or include: nothing else is valid here, and each has its one argument
     value = directive.arguments[0].value  # type: ignore[index]
     given = variables.get(value.name.value) if isinstance(value, VariableNode) else None

@@ -1,4 +1,4 @@
-"""`gateway check`: what operations cost by the model, and that the model holds against what they really spend."""
+"""`gateway check`: the worst case holds against what operations really spend, the typical case is what they spend."""
 
 import json
 from collections.abc import Mapping
@@ -11,8 +11,9 @@ from graphql.language import ast
 
 from gateway.cli import main
 from gateway.demo.rest_api import Workspace, sample_workspace
-from gateway.estimate.asked import DEFAULT_FIRST
-from gateway.estimate.cost import Cost, Sizes, estimate
+from gateway.estimate.sizes import Sizes
+from gateway.estimate.typical import Typical
+from gateway.estimate.worst_case import DEFAULT_FIRST, costliest, worst_case
 from gateway.schema import SCHEMA
 from tests.harness import open_gateway
 
@@ -20,6 +21,7 @@ ROW = "id name numbers { phoneNumber }"
 TOO_MANY = (
     "The document has 21 root fields; the limit is 20. Shorten or split it, or have GATEWAY_MAX_ROOT_FIELDS raised."
 )
+OWNER = "{ phoneNumber { agent { name } } }"
 TOTALS = "{ agents(first: 100) { totalCount } phoneNumbers(first: 100) { totalCount } }"
 
 QUERIES = {
@@ -55,11 +57,20 @@ QUERIES = {
 }
 
 
-def cost_of(text: str, agents: int = 40, numbers: int = 90) -> Cost:
-    operation, *rest = parse(text).definitions
+def parsed(text: str) -> tuple[ast.DocumentNode, ast.OperationDefinitionNode, dict[str, ast.FragmentDefinitionNode]]:
+    document = parse(text)
+    operation, *rest = document.definitions
     assert isinstance(operation, ast.OperationDefinitionNode)
-    fragments = {node.name.value: node for node in rest if isinstance(node, ast.FragmentDefinitionNode)}
-    return estimate(operation, fragments, Sizes(agents, numbers))
+    return document, operation, {node.name.value: node for node in rest if isinstance(node, ast.FragmentDefinitionNode)}
+
+
+def worst_of(text: str, agents: int = 40, numbers: int = 90) -> int:
+    _, operation, fragments = parsed(text)
+    return worst_case(operation, fragments, Sizes(agents, numbers))
+
+
+async def typical_of(text: str, agents: int = 40, numbers: int = 90) -> int:
+    return await Typical(Sizes(agents, numbers)).calls(parsed(text)[0])
 
 
 def named(text: str, workspace: Workspace) -> str:
@@ -80,7 +91,7 @@ async def test_no_operation_spends_more_than_its_worst_case(query: str, agents: 
         await gateway.data(text)
         first = len(gateway.calls)
 
-    assert first <= cost_of(text, agents, numbers).worst
+    assert first <= worst_of(text, agents, numbers)
 
 
 @pytest.mark.parametrize(("agents", "numbers"), [(12, 60), (40, 90), (150, 90), (250, 400)])
@@ -94,7 +105,7 @@ async def test_an_operation_spends_what_is_typical_once_totals_are_known(query: 
         assert len(gateway.calls) == 2
         await gateway.data(text)
 
-        assert len(gateway.calls) == cost_of(text, agents, numbers).typical
+        assert len(gateway.calls) == await typical_of(QUERIES[query], agents, numbers)
 
 
 @pytest.mark.parametrize(
@@ -119,8 +130,46 @@ async def test_an_operation_spends_what_is_typical_once_totals_are_known(query: 
         (QUERIES["list"], 2, 300, (1, 1)),
     ],
 )  # fmt: skip
-def test_costs_by_example(text: str, agents: int, numbers: int, cost: tuple[int, int]) -> None:
-    assert cost_of(text, agents, numbers) == cost
+async def test_costs_by_example(text: str, agents: int, numbers: int, cost: tuple[int, int]) -> None:
+    assert (worst_of(text, agents, numbers), await typical_of(text, agents, numbers)) == cost
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        (QUERIES["nested"], "agents.nodes.numbers"),
+        ("{ few: agents(first: 2) { nodes { id } } all: agents { nodes { n: numbers { id } } } }", "all.nodes.n"),
+        (QUERIES["numbers"], "phoneNumbers.nodes.agent"),
+        (QUERIES["rename"], "updatePhoneNumber"),
+        (QUERIES["nothing"], None),
+    ],
+)
+def test_names_the_field_that_costs_most(text: str, field: str | None) -> None:
+    _, operation, fragments = parsed(text)
+
+    found = costliest(operation, fragments, Sizes(500, 2000))
+
+    assert (found and found.field) == field
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        ("query($id: ID!) { agent(id: $id) { name numbers { id agent { name } } } }", 2),
+        ("query($a: ID!, $b: ID!) { a: agent(id: $a) { name } b: agent(id: $b) { name } c: agent(id: $a) { id } }", 1),
+        ('{ agents(first: 50, search: "zzz") { nodes { numbers { id } } } }', 2),
+        ("query($s: String!, $c: String!) { agents(search: $s, after: $c) { nodes { numbers { id } } } }", 2),
+        ("query($s: AgentStatus!, $f: Int!) { agents(status: $s, first: $f) { nodes { name } } }", 1),
+        ("query($b: Boolean!) { agents { nodes { name numbers @skip(if: $b) { id } } } }", 1),
+        ("mutation($i: AssignPhoneNumberInput!) { assignPhoneNumber(input: $i) { phoneNumber { id } } }", 1),
+        (f'mutation($n: String!) {{ assignPhoneNumber(input: {{phoneNumber: $n, agentId: "x"}}) {OWNER} }}', 2),
+        ("mutation($i: UpdatePhoneNumberInput!) { updatePhoneNumber(id: 1, input: $i) { phoneNumber { id } } }", 1),
+        (f"mutation($n: ID!) {{ updatePhoneNumber(id: $n, input: {{agentId: null}}) {OWNER} }}", 1),
+        ("mutation($n: ID!) { deletePhoneNumber(id: $n) { deletedPhoneNumberId } }", 1),
+    ],
+)  # fmt: skip
+async def test_fills_in_what_only_a_client_knows(text: str, calls: int) -> None:
+    assert await typical_of(text) == calls
 
 
 def test_a_list_is_taken_for_as_long_as_the_schema_says() -> None:
@@ -143,9 +192,9 @@ def test_check_prints_what_each_operation_costs(tmp_path: Path) -> None:
     assert [line.replace(f"{tmp_path}/", "") for line in result.output.splitlines()] == [
         "REST calls with 40 agents and 90 numbers; the budget is 100.",
         "",
-        "  worst  typical  operation  where",
-        "      2        2  Rows       a.graphql:1",
-        "      0        0  (query)    a.graphql:3",
+        "  worst  typical  operation  costs most  where",
+        "      2        2  Rows       agents      a.graphql:1",
+        "      0        0  (query)    -           a.graphql:3",
         "",
         "All within the budget.",
     ]
@@ -176,7 +225,7 @@ def test_check_takes_fragments_from_any_file(tmp_path: Path) -> None:
     assert report["budget"] == 100
     assert report["operations"] == [
         {"file": str(tmp_path / "query.graphql"), "line": 1, "type": "query", "name": "Rows", "worst": 2, "typical": 2,
-         "withinBudget": True}
+         "costliest": "agents", "withinBudget": True}
     ]  # fmt: skip
 
 
@@ -200,6 +249,46 @@ def test_check_names_the_place_of_each_problem(tmp_path: Path) -> None:
         "missing.graphql:1:23: Unknown fragment 'Nowhere'.",
         "0 over budget, 4 problems.",
     ]
+
+
+def test_check_takes_globs_folders_and_standard_input(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for name in ("deep/a.graphql", "deep/er/b.gql", "deep/er/c.txt", "d.graphql"):
+        (tmp_path / name).write_text(f"query {Path(name).stem.upper()} {{ __typename }}")
+
+    def names(*patterns: str, text: str = "") -> list[str]:
+        result = CliRunner().invoke(main, ["check", "--json", *patterns], input=text)
+        return [found["name"] for found in json.loads(result.output)["operations"]]
+
+    assert names(str(tmp_path / "deep")) == ["A", "B"]
+    assert names(f"{tmp_path}/**/*.gr*") == ["D", "A"]
+    assert names(f"{tmp_path}/*.graphql", f"{tmp_path}/d.graphql", "-", text="query S { __typename }") == ["D", "S"]
+
+
+@pytest.mark.parametrize("pattern", ["nowhere.graphql", "*.graphql", "."])
+def test_check_says_which_pattern_leads_to_no_file(tmp_path: Path, pattern: str) -> None:
+    result = CliRunner().invoke(main, ["check", f"{tmp_path}/{pattern}"])
+
+    assert result.exit_code == 1
+    assert f"{pattern}: there is no such file, and no .graphql or .gql file below it." in result.output
+
+
+def test_check_says_which_file_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "loop.graphql").symlink_to(tmp_path / "loop.graphql")
+
+    result = CliRunner().invoke(main, ["check", f"{tmp_path}/*.graphql"])
+
+    assert result.exit_code == 1
+    assert "loop.graphql: Too many levels of symbolic links." in result.output
+
+
+def test_check_refuses_two_operations_of_one_name(tmp_path: Path) -> None:
+    files = {"a.graphql": "query Same { __typename }", "b.graphql": "\nquery Same { rateLimit { limit } }"}
+
+    result = check(tmp_path, files)
+
+    assert result.exit_code == 1
+    assert f"b.graphql:2:1: An operation named 'Same' is also at {tmp_path}/a.graphql:1; rename" in result.output
 
 
 def test_check_fails_where_there_is_nothing_to_check(tmp_path: Path) -> None:
