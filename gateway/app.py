@@ -34,7 +34,7 @@ def create_app(
     *,
     transport: httpx.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.time,
-    graphiql_key: str = "",
+    graphiql_preset: graphiql.Preset = graphiql.Preset(),  # noqa: B008 - frozen
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """Build the gateway.
@@ -43,7 +43,7 @@ def create_app(
         settings: everything that can be set.
         transport: stands in for the network to the REST API.
         clock: unix seconds.
-        graphiql_key: API key that GraphiQL fills in; only for the demo.
+        graphiql_preset: what GraphiQL starts with; its own is for any workspace.
         routes: served beside the gateway's own.
     """
     client = Client(settings, transport, clock)
@@ -52,7 +52,7 @@ def create_app(
 
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
         cdn = not directory and b"cdn=1" in scope["query_string"].split(b"&")
-        answer = graphiql.page(api_key=graphiql_key, cdn=cdn)
+        answer = graphiql.page(graphiql_preset, cdn=cdn)
         await HTMLResponse(answer.html, headers=answer.headers)(scope, receive, guard(scope, send))
 
     @asynccontextmanager

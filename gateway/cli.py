@@ -27,6 +27,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from uvicorn.supervisors import Multiprocess
 
+from gateway import graphiql
 from gateway.app import create_app
 from gateway.demo.rest_api import create_demo
 from gateway.estimate.check import check as check_files
@@ -37,7 +38,7 @@ from gateway.observability.logging import configure
 from gateway.schema import sdl
 from gateway.settings import PREFIX, Settings, SettingsError, describe, load
 
-DEMO_KEY = "demo"
+DEMO_KEY = graphiql.DEMO.api_key
 DEMO_PATH = "/demo/api/v1"
 DEMO_FIXED = {"upstream_url": "http://127.0.0.1", "upstream_api_key": "", "workers": "1"}
 """Settings that do not apply to the demo, which is one process with an upstream of its own."""
@@ -112,7 +113,7 @@ def demo(latency_ms: int, **options: str | None) -> None:
         settings = _load(options | {"upstream_url": address + DEMO_PATH})
         app = _app(
             settings,
-            graphiql_key=DEMO_KEY,
+            graphiql_preset=graphiql.DEMO,
             routes=[Mount(DEMO_PATH, create_demo(latency=latency_ms / 1000, on_call=_show_call))],
         )
         click.echo(_welcome(address, graphiql=settings.graphiql))

@@ -33,11 +33,36 @@ class Visit:
             self.complaints.append(line.text)
 
     def execute(self) -> Any:
-        with self.page.expect_response(lambda answer: answer.request.method == "POST") as answered:
-            self.page.get_by_label("Execute query").click()
-        body = answered.value.json()
+        """Run the open tab and return the answer, which must have data."""
+        body = self.send().response().json()
         self.page.get_by_text('"data": {').first.wait_for()
         return body
+
+    def run(self, tab: str) -> Any:
+        """Run a tab by its name and return the answer."""
+        self.page.get_by_role("tab", name=tab).click()
+        return self.send().response().json()
+
+    def send(self) -> Any:
+        """Run the open tab and return the request."""
+        with self.page.expect_response(lambda answer: answer.request.method == "POST") as answered:
+            self.page.get_by_label("Execute query").click()
+        return answered.value.request
+
+    def open(self, origin: str) -> None:
+        """Open GraphiQL and wait until it has read the schema."""
+        with self.page.expect_response(lambda answer: answer.request.method == "POST"):
+            self.page.goto(f"{origin}/graphql")
+        self.page.get_by_label("Execute query").wait_for()
+
+    @property
+    def key(self) -> Any:
+        """The field of the API key."""
+        return self.page.get_by_label("API key", exact=True)
+
+    def stored(self, storage: str = "localStorage") -> str:
+        """Everything that the browser keeps for this origin, as text."""
+        return str(self.page.evaluate(f"JSON.stringify({storage})"))
 
     def model(self, name: str) -> str:
         """Read an editor whole; what it draws is only the part in sight."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from gateway.app import create_app
 from gateway.http.server import Protocol
@@ -18,11 +19,16 @@ from tests.harness import UPSTREAM
 def serve(protocol: type[Protocol] = Protocol, **settings: str) -> Iterator[int]:
     """Serve a gateway, its settings given by field name, and yield its port."""
     app = create_app(load({}, {"upstream_url": UPSTREAM, **settings}))
-    config = uvicorn.Config(app, http=protocol, ws="none", log_config=None, access_log=False, server_header=False)
-    server = uvicorn.Server(config)
+    with serve_app(app, http=protocol, server_header=False) as port:
+        yield port
+
+
+@contextmanager
+def serve_app(app: ASGIApp, **options: Any) -> Iterator[int]:
+    """Serve any application, with these options of uvicorn, and yield its port."""
+    server = uvicorn.Server(uvicorn.Config(app, ws="none", log_config=None, access_log=False, **options))
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        options: dict[str, Any] = {"sockets": [listener]}
-        thread = threading.Thread(target=server.run, kwargs=options)
+        thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
             yield listener.getsockname()[1]

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,12 +20,13 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Scope
 
-from gateway.graphiql.samples import SAMPLE_QUERIES, Sample
+from gateway.graphiql.samples import DEMO_SAMPLES, SAMPLES, Sample
 
-__all__ = ["SAMPLE_QUERIES", "Page", "Sample", "assets", "page", "static_dir"]
+__all__ = ["DEMO", "DEMO_SAMPLES", "SAMPLES", "Page", "Preset", "Sample", "assets", "page", "static_dir"]
 
 _HERE: Final = Path(__file__).parent
 _BOOT: Final = (_HERE / "boot.js").read_text("utf-8")
+_STYLE: Final = (_HERE / "page.css").read_text("utf-8")
 
 CDN: Final = "https://cdn.jsdelivr.net/npm/"
 """Serves the files of npm packages unchanged, so that the hashes below follow from the packages alone."""
@@ -47,6 +48,25 @@ CDN_INTEGRITY: Final = {
 
 
 @dataclass(frozen=True)
+class Preset:
+    """What GraphiQL starts with.
+
+    Attributes:
+        name: Presets of different names share no tabs, no history and no key, also where they are served in turn at one
+            address.
+        api_key: Filled in as the API key; readable by whoever may open the page.
+        samples: The operations of the first tabs.
+    """
+
+    name: str = ""
+    api_key: str = ""
+    samples: Sequence[Sample] = SAMPLES
+
+
+DEMO: Final = Preset("demo", "demo", DEMO_SAMPLES)
+
+
+@dataclass(frozen=True)
 class Page:
     """One HTML answer: its text and the headers that belong to it."""
 
@@ -61,27 +81,27 @@ def static_dir() -> Path | None:
 
 
 def page(
+    preset: Preset = Preset(),
     *,
     endpoint: str = "/graphql",
     assets: str = "/graphiql",
-    api_key: str = "",
     cdn: bool = False,
     bundled: bool | None = None,
 ) -> Page:
     """Make the page that a browser is shown.
 
     Args:
+        preset: What GraphiQL starts with.
         endpoint: Path that operations are posted to; of the same origin, which the policy demands.
         assets: Path where the bundle is mounted.
-        api_key: Filled in as `X-API-Key` in the Headers tab; readable by whoever may open the page.
         cdn: Load GraphiQL from the CDN, as the visitor asked for with `?cdn=1`.
         bundled: Whether the bundle is there; `static_dir` is asked where left out.
     """
     if cdn:
-        return _cdn_page(endpoint, api_key)
+        return _cdn_page(_mount(preset, endpoint))
     if bundled is None:
         bundled = static_dir() is not None
-    return _bundled_page(endpoint, assets, api_key) if bundled else _missing_page()
+    return _bundled_page(_mount(preset, endpoint), assets) if bundled else _missing_page()
 
 
 def assets(directory: Path) -> ASGIApp:
@@ -100,17 +120,17 @@ class _Assets(StaticFiles):
         return response
 
 
-def _bundled_page(endpoint: str, assets: str, api_key: str) -> Page:
+def _bundled_page(mount: str, assets: str) -> Page:
     at = html.escape(assets)
     policy = (
         "default-src 'none'; script-src 'self'; worker-src 'self'; connect-src 'self'; "
         "style-src 'self' 'unsafe-inline'; font-src 'self'; img-src 'self' data:"
     )
     head = f'<link rel="stylesheet" href="{at}/main.css">\n<script type="module" src="{at}/main.js"></script>'
-    return _page(policy, head, _mount(endpoint, api_key))
+    return _page(policy, head, mount)
 
 
-def _cdn_page(endpoint: str, api_key: str) -> Page:
+def _cdn_page(mount: str) -> Page:
     def attributes(name: str, path: str) -> str:
         return f'{name}="{CDN}{path}" integrity="{CDN_INTEGRITY[path]}" crossorigin="anonymous"'
 
@@ -119,9 +139,9 @@ def _cdn_page(endpoint: str, api_key: str) -> Page:
         f"default-src 'none'; script-src {' '.join(CDN + path for path in CDN_SCRIPTS)} {_hash(start)}; "
         f"connect-src 'self'; style-src {CDN}{CDN_STYLE} 'unsafe-inline'; font-src data:; img-src data:"
     )
-    head = f'<link rel="stylesheet" {attributes("href", CDN_STYLE)}>\n<style>{_FULL_HEIGHT}</style>'
+    head = f'<link rel="stylesheet" {attributes("href", CDN_STYLE)}>\n<style>{_STYLE}</style>'
     scripts = "\n".join(f"<script {attributes('src', path)}></script>" for path in CDN_SCRIPTS)
-    return _page(policy, head, f"{_mount(endpoint, api_key)}\n{scripts}\n<script>{start}</script>")
+    return _page(policy, head, f"{mount}\n{scripts}\n<script>{start}</script>")
 
 
 def _missing_page() -> Page:
@@ -156,8 +176,13 @@ def _headers(policy: str) -> dict[str, str]:
     }
 
 
-def _mount(endpoint: str, api_key: str) -> str:
-    config = {"endpoint": endpoint, "apiKey": api_key, "samples": [sample._asdict() for sample in SAMPLE_QUERIES]}
+def _mount(preset: Preset, endpoint: str) -> str:
+    config = {
+        "endpoint": endpoint,
+        "preset": preset.name,
+        "apiKey": preset.api_key,
+        "samples": [sample._asdict() for sample in preset.samples],
+    }
     # Inside a script element only `<` can end it or open a comment.
     block = json.dumps(config).replace("<", "\\u003c")
     return f"""<div id="graphiql">Loading GraphiQL …</div>
@@ -170,12 +195,15 @@ def _hash(text: str) -> str:
 
 
 _CDN_START: Final = """
+const { props, keyField } = globalThis.omniaGraphiQL;
 ReactDOM.createRoot(document.getElementById("graphiql")).render(
-  React.createElement(GraphiQL, globalThis.omniaGraphiQL.props),
+  React.createElement(
+    GraphiQL,
+    props,
+    React.createElement(GraphiQL.Logo, null, keyField(React.createElement), "Omnia GraphQL"),
+  ),
 );
 """
-
-_FULL_HEIGHT: Final = "html, body, #graphiql { height: 100%; margin: 0; }"
 
 _ICON: Final = (
     "data:image/svg+xml,"

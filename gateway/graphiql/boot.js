@@ -1,7 +1,6 @@
 // What GraphiQL is told, whichever way it arrives: the bundle imports this file, the CDN page carries it inline.
 (() => {
   const config = JSON.parse(document.getElementById("graphiql-config").textContent);
-  const defaultHeaders = JSON.stringify({ "X-API-Key": config.apiKey }, null, 2);
 
   // An observable and not a promise: only then does GraphiQL's stop button (and a change of tab) end the request,
   // and with it the REST calls that it would still have cost.
@@ -26,7 +25,7 @@
       headers: {
         "content-type": "application/json",
         accept: "application/graphql-response+json, application/json",
-        ...filled(headers),
+        ...withKey(headers),
       },
       body: JSON.stringify(params),
       credentials: "same-origin",
@@ -40,61 +39,78 @@
     }
   }
 
-  // The Headers tab starts with an empty X-API-Key to fill in; a header left empty is not sent.
-  const filled = (headers) => Object.fromEntries(Object.entries(headers).filter(([, value]) => value !== ""));
+  // The demo and a real workspace, often served at one address in turn, share neither tabs nor history nor key.
+  const space = `omnia:${config.preset}${config.endpoint}:`;
+  const [local, session] = [available("localStorage"), available("sessionStorage")];
 
-  const PERSIST = "graphiql:shouldPersistHeaders";
+  // The API key of all tabs, kept until this browser tab is closed.
+  const KEY = "X-API-Key";
+  let key = session?.getItem(space + KEY) ?? config.apiKey;
+
+  function setKey(value) {
+    key = value;
+    session?.setItem(space + KEY, value);
+  }
+
+  // A key in the Headers editor is used for its tab alone. An empty header is not sent.
+  function withKey(headers) {
+    const filled = Object.entries(headers).filter(([, value]) => value !== "");
+    const hasKey = filled.some(([name]) => name.toLowerCase() === KEY.toLowerCase());
+    return Object.fromEntries(hasKey || !key ? filled : [...filled, [KEY, key]]);
+  }
+
+  const keyField = (createElement) =>
+    createElement(
+      "label",
+      { className: "api-key" },
+      "API key",
+      createElement("input", {
+        type: "password",
+        placeholder: "sent as X-API-Key",
+        title: "For all tabs, until this browser tab is closed",
+        autoComplete: "off",
+        spellCheck: false,
+        defaultValue: key,
+        onChange: ({ target }) => setKey(target.value.trim()),
+      }),
+    );
+
+  // GraphiQL's own storage, but for one thing: its history would keep every operation's headers, and so a key that
+  // was typed there.
   const HISTORY = ["graphiql:queries", "graphiql:favorites"];
-  const local = available();
-  const persists = () => local?.getItem(PERSIST) === "true";
-
-  // GraphiQL's own storage, but for one thing: its history would keep every operation's headers, and so the API key,
-  // though its setting "Persist headers" is off.
   const storage = local && {
-    getItem(name) {
-      const text = local.getItem(name);
-      return text && HISTORY.includes(name) ? edited(text, (item) => ({ headers: defaultHeaders, ...item })) : text;
-    },
-    setItem(name, value) {
-      local.setItem(name, HISTORY.includes(name) && !persists() ? edited(value, withoutHeaders) : value);
-      if (name === PERSIST) for (const kept of HISTORY) if (local.getItem(kept)) this.setItem(kept, local.getItem(kept));
-    },
-    removeItem: (name) => local.removeItem(name),
+    getItem: (name) => local.getItem(space + name),
+    setItem: (name, value) => local.setItem(space + name, HISTORY.includes(name) ? withoutHeaders(value) : value),
+    removeItem: (name) => local.removeItem(space + name),
     clear: () => own().forEach((name) => local.removeItem(name)),
     get length() {
       return own().length;
     },
   };
 
-  const own = () => Object.keys(local).filter((name) => name.startsWith("graphiql:"));
+  const own = () => Object.keys(local).filter((name) => name.startsWith(space));
 
-  const withoutHeaders = ({ headers, ...item }) => item;
+  const withoutHeaders = (text) => JSON.stringify(JSON.parse(text), (name, value) => (name === "headers" ? undefined : value));
 
-  // The text is {"queries": [item, …]} or {"favorites": [item, …]}.
-  const edited = (text, edit) =>
-    JSON.stringify(JSON.parse(text), (key, value) => (Array.isArray(value) ? value.map(edit) : value));
-
-  function available() {
+  function available(name) {
     try {
-      return localStorage;
+      return globalThis[name];
     } catch {
       return null; // switched off in this browser
     }
   }
 
   globalThis.omniaGraphiQL = {
+    keyField,
     samples: config.samples,
     props: {
       fetcher,
       storage,
-      defaultHeaders,
-      defaultTabs: config.samples.map(({ query }) => ({ query, headers: defaultHeaders })),
-      defaultEditorToolsVisibility: "headers",
+      defaultTabs: config.samples.map(({ query }) => ({ query })),
       inputValueDeprecation: true,
       schemaDescription: true,
-      showPersistHeadersSettings: true,
-      // GraphiQL forgets the user's choice on reload unless it is handed back.
-      shouldPersistHeaders: persists(),
+      showPersistHeadersSettings: false,
+      shouldPersistHeaders: false,
     },
   };
 })();

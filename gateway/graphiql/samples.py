@@ -1,7 +1,8 @@
-"""The operations that GraphiQL opens with, also printed by `gateway demo`.
+"""The operations that GraphiQL opens with.
 
-Each is one document with one operation and no variables; its name is the title of its tab. The ids are those
-of the demo's sample workspace, so that every one of them answers there.
+Each is one document with one operation and no variables; the operation's name is the title of its tab. `SAMPLES`
+only read and name no id, so that they run on any workspace. `DEMO_SAMPLES` also write: their ids are those of the
+demo's sample workspace.
 """
 
 from typing import Final, NamedTuple
@@ -18,14 +19,13 @@ class Sample(NamedTuple):
     query: str
 
 
-SAMPLE_QUERIES: Final = (
-    Sample(
-        "Agents with their numbers",
-        """\
-# Every agent with all its numbers: two REST
-# calls, see extensions.quota at the end.
+_AGENTS: Final = Sample(
+    "Agents with their numbers",
+    """\
+# 20 agents with all their numbers: see in
+# extensions.quota what it cost and saved.
 query AgentsWithNumbers {
-  agents(first: 50) {
+  agents(first: 20) {
     totalCount
     nodes {
       name
@@ -46,11 +46,30 @@ query AgentsWithNumbers {
     }
   }
 }""",
-    ),
-    Sample(
-        "One agent",
-        f"""\
-# null where your key sees no such agent.
+)
+
+_ACTIVE_AGENTS: Final = Sample(
+    "Active agents",
+    """\
+# Also: search: "part of a name".
+query ActiveAgents {
+  agents(first: 10, status: ACTIVE) {
+    totalCount
+    nodes {
+      id
+      name
+      description
+      type
+      createdAt
+    }
+  }
+}""",
+)
+
+_ONE_AGENT: Final = Sample(
+    "One agent",
+    f"""\
+# null if your key sees no such agent.
 query OneAgent {{
   agent(id: "{_AGENT}") {{
     id
@@ -65,10 +84,11 @@ query OneAgent {{
     }}
   }}
 }}""",
-    ),
-    Sample(
-        "A page of phone numbers",
-        """\
+)
+
+_NUMBERS: Final = Sample(
+    "A page of phone numbers",
+    """\
 # The next page: after: "<the endCursor>".
 query PhoneNumbersPage {
   phoneNumbers(first: 10) {
@@ -88,11 +108,12 @@ query PhoneNumbersPage {
     }
   }
 }""",
-    ),
-    Sample(
-        "What is left of the quota",
-        """\
-# Costs no REST call; null until one told.
+)
+
+_QUOTA: Final = Sample(
+    "What is left of the quota",
+    """\
+# Costs no REST call; null before the first one.
 query QuotaLeft {
   rateLimit {
     limit
@@ -100,10 +121,11 @@ query QuotaLeft {
     resetAt
   }
 }""",
-    ),
-    Sample(
-        "Change phone numbers",
-        f"""\
+)
+
+_CHANGES: Final = Sample(
+    "Change phone numbers",
+    f"""\
 # These write, one after the other.
 mutation ChangeNumbers {{
   assignPhoneNumber(
@@ -137,5 +159,7 @@ mutation ChangeNumbers {{
     deletedPhoneNumberId
   }}
 }}""",
-    ),
 )
+
+SAMPLES: Final = (_AGENTS, _ACTIVE_AGENTS, _NUMBERS, _QUOTA)
+DEMO_SAMPLES: Final = (_AGENTS, _ONE_AGENT, _NUMBERS, _QUOTA, _CHANGES)

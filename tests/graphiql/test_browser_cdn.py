@@ -93,20 +93,46 @@ class TestCdnPage:
     def test_the_page_works_from_the_pinned_files(
         self, visit: Visit, packed: Callable[[str], bytes], tmp_path: Path
     ) -> None:
-        serve(visit, page(cdn=True, api_key="demo"), packed)
+        serve(visit, page(cdn=True), packed)
         editor = visit.page.locator(".graphiql-query-editor .CodeMirror")
         editor.wait_for()
         editor.evaluate("element => element.CodeMirror.setValue('query Greeting { hello }')")
         visit.page.get_by_role("tab", name="Greeting").wait_for()
+        visit.key.fill("secret-key")
 
         with visit.page.expect_request(lambda request: request.method == "POST") as asked:
             visit.page.get_by_label("Execute query").click()
         visit.page.locator(".result-window").get_by_text('"world"').wait_for()
 
         visit.page.screenshot(path=tmp_path / "cdn.png")
-        assert asked.value.headers["x-api-key"] == "demo"
+        assert asked.value.headers["x-api-key"] == "secret-key"
         assert {*visit.requests} == {"http://gateway/graphql", *(CDN + path for path in CDN_INTEGRITY)}
         assert visit.complaints == []
+
+    def test_the_key_holds_for_every_tab_and_is_kept_in_the_session_alone(
+        self, visit: Visit, packed: Callable[[str], bytes]
+    ) -> None:
+        serve(visit, page(cdn=True), packed)
+        visit.key.fill("secret-key")
+        visit.page.get_by_label("New tab").click()
+        editor = visit.page.locator(".graphiql-query-editor .CodeMirror")
+        editor.evaluate("element => element.CodeMirror.setValue('query Greeting { hello }')")
+        visit.page.get_by_role("tab", name="Greeting").wait_for()
+        sent = visit.send()
+        visit.page.locator(".result-window").get_by_text('"world"').wait_for()
+        visit.page.reload()
+
+        assert sent.headers["x-api-key"] == "secret-key"
+        assert visit.key.input_value() == "secret-key"
+        assert "Greeting" in visit.stored()
+        assert "secret-key" not in visit.stored()
+        assert visit.stored("sessionStorage").count("secret-key") == 1
+
+    def test_opens_with_the_same_tabs_as_the_bundle(self, visit: Visit, packed: Callable[[str], bytes]) -> None:
+        serve(visit, page(cdn=True), packed)
+        visit.page.get_by_label("Execute query").wait_for()
+
+        assert visit.tabs() == ["AgentsWithNumbers", "ActiveAgents", "PhoneNumbersPage", "QuotaLeft"]
 
     def test_a_changed_file_is_not_run(self, visit: Visit, packed: Callable[[str], bytes]) -> None:
         serve(visit, page(cdn=True), lambda path: packed(path) + b"\n")

@@ -15,10 +15,22 @@ from typing import Any
 
 import httpx
 import pytest
-from graphql import OperationDefinitionNode, parse
+from graphql import OperationDefinitionNode, OperationType, parse
 
-from gateway.demo.rest_api import sample_workspace
-from gateway.graphiql import CDN, CDN_INTEGRITY, SAMPLE_QUERIES, assets, page, static_dir
+from gateway.demo.rest_api import Workspace, sample_workspace
+from gateway.graphiql import (
+    CDN,
+    CDN_INTEGRITY,
+    DEMO,
+    DEMO_SAMPLES,
+    SAMPLES,
+    Preset,
+    Sample,
+    assets,
+    page,
+    static_dir,
+)
+from tests.harness import open_gateway
 
 ROOM = Path(__file__).parents[2] / "gateway" / "graphiql"
 SEALED = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -50,15 +62,22 @@ class TestBundledPage:
         assert [attributes for attributes, text in scripts if text] == [' type="application/json" id="graphiql-config"']
 
     def test_tells_the_endpoint_the_key_and_the_samples(self) -> None:
-        told = config(page(endpoint="/v1/graphql", api_key="demo", bundled=True).html)
+        told = config(page(DEMO, endpoint="/v1/graphql", bundled=True).html)
 
         assert told["endpoint"] == "/v1/graphql"
+        assert told["preset"] == "demo"
         assert told["apiKey"] == "demo"
-        assert [sample["title"] for sample in told["samples"]] == [sample.title for sample in SAMPLE_QUERIES]
+        assert [sample["title"] for sample in told["samples"]] == [sample.title for sample in DEMO_SAMPLES]
+
+    def test_starts_without_a_key_and_with_the_samples_that_only_read(self) -> None:
+        told = config(page(bundled=True).html)
+
+        assert told["preset"] == told["apiKey"] == ""
+        assert [sample["query"] for sample in told["samples"]] == [sample.query for sample in SAMPLES]
 
     @pytest.mark.parametrize("hostile", ["</script><script>alert(1)</script>", "<!--<script>", "\u2028\"'&"])
     def test_values_cannot_break_out_of_their_block(self, hostile: str) -> None:
-        answer = page(endpoint=hostile, api_key=hostile, bundled=True).html
+        answer = page(Preset(hostile, hostile), endpoint=hostile, bundled=True).html
 
         assert config(answer)["apiKey"] == hostile
         assert answer.count("<script") == page(bundled=True).html.count("<script")
@@ -81,7 +100,7 @@ class TestMissingPage:
         assert '<a href="?cdn=1">' in answer.html
 
     def test_runs_no_script_and_styles_by_hash(self) -> None:
-        answer = page(bundled=False, api_key="secret")
+        answer = page(Preset(api_key="secret"), bundled=False)
 
         style = re.search(r"<style>(.*?)</style>", answer.html, re.DOTALL)
         assert style
@@ -112,26 +131,42 @@ class TestCdnPage:
         )
 
     def test_its_own_script_is_the_same_whatever_it_is_told(self) -> None:
-        policies = {page(cdn=True, api_key=key).headers["Content-Security-Policy"] for key in ("", "</script>")}
+        policies = {page(Preset(api_key=key), cdn=True).headers["Content-Security-Policy"] for key in ("", "</script>")}
 
         assert len(policies) == 1
 
 
 class TestSamples:
-    @pytest.mark.parametrize("sample", SAMPLE_QUERIES, ids=lambda sample: sample.title)
-    def test_each_is_one_named_operation(self, sample: Any) -> None:
-        (operation,) = parse(sample.query).definitions
+    @pytest.mark.parametrize("sample", dict.fromkeys((*SAMPLES, *DEMO_SAMPLES)), ids=lambda sample: sample.title)
+    def test_each_is_one_named_operation(self, sample: Sample) -> None:
+        assert operation(sample).name
 
-        assert isinstance(operation, OperationDefinitionNode)
-        assert operation.name
+    @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.title)
+    def test_those_for_any_workspace_read_and_name_no_id(self, sample: Sample) -> None:
+        assert operation(sample).operation is OperationType.QUERY
+        assert not re.search(r"id:", sample.query, re.IGNORECASE)
 
-    def test_their_ids_are_those_of_the_demo(self) -> None:
+    def test_the_ids_of_the_demos_are_those_of_the_demo(self) -> None:
         workspace = sample_workspace()
 
-        ids = re.findall(r'd: "(.*?)"', "".join(sample.query for sample in SAMPLE_QUERIES))
+        ids = re.findall(r'd: "(.*?)"', "".join(sample.query for sample in DEMO_SAMPLES))
 
         assert ids
         assert not set(ids) - {*workspace.agents, *workspace.numbers}
+
+    @pytest.mark.parametrize("workspace", [Workspace("w", {}, {}), sample_workspace(agents=250, numbers=2000)])
+    async def test_those_for_any_workspace_run_on_an_empty_and_a_large_one(self, workspace: Workspace) -> None:
+        async with open_gateway(workspaces={"demo": workspace}) as gateway:
+            for sample in SAMPLES:
+                await gateway.data(sample.query)
+
+            assert {call.split()[0] for call in gateway.calls} == {"GET"}
+
+
+def operation(sample: Sample) -> OperationDefinitionNode:
+    (node,) = parse(sample.query).definitions
+    assert isinstance(node, OperationDefinitionNode)
+    return node
 
 
 @pytest.fixture
@@ -198,10 +233,11 @@ class Checkout:
         self.room = root / "gateway" / "graphiql"
         (self.room / "frontend" / "node_modules").mkdir(parents=True)
         (self.room / "boot.js").write_text("boot")
+        (self.room / "page.css").write_text("style")
         (self.room / "frontend" / "main.jsx").write_text("main")
         (self.room / "frontend" / "node_modules" / "big.js").write_text("not a source")
         self.log = root / "calls"
-        self.npm("mkdir -p ../static && cat main.jsx ../boot.js > ../static/main.js")
+        self.npm("mkdir -p ../static && cat main.jsx ../boot.js ../page.css > ../static/main.js")
 
     def npm(self, build: str) -> None:
         program = self.root / "npm"
@@ -232,18 +268,21 @@ class TestBuildStep:
         assert build_step.build_bundle(checkout.room, checkout.environ) is None
 
         assert checkout.calls() == ["ci main.jsx", "run build main.jsx"]
-        assert checkout.main == "mainboot"
+        assert checkout.main == "mainbootstyle"
 
-    def test_builds_again_only_where_a_source_changed(self, build_step: ModuleType, checkout: Checkout) -> None:
+    @pytest.mark.parametrize("source", ["boot.js", "page.css", "frontend/main.jsx"])
+    def test_builds_again_only_where_a_source_changed(
+        self, build_step: ModuleType, checkout: Checkout, source: str
+    ) -> None:
         build_step.build_bundle(checkout.room, checkout.environ)
         build_step.build_bundle(checkout.room, checkout.environ)
         assert len(checkout.calls()) == 2
 
-        (checkout.room / "boot.js").write_text("changed")
+        (checkout.room / source).write_text("changed")
         build_step.build_bundle(checkout.room, checkout.environ)
 
         assert len(checkout.calls()) == 4
-        assert checkout.main == "mainchanged"
+        assert "changed" in checkout.main
 
     def test_names_what_is_missing_without_npm(self, build_step: ModuleType, checkout: Checkout) -> None:
         assert build_step.build_bundle(checkout.room, {"PATH": ""}) == "npm was not found"
@@ -258,7 +297,7 @@ class TestBuildStep:
         problem = build_step.build_bundle(checkout.room, checkout.environ)
 
         assert problem == "`npm run build` failed:\nno such host\n\n"
-        assert checkout.main == "mainboot"
+        assert checkout.main == "mainbootstyle"
 
     def test_an_npm_that_cannot_run_is_reported(self, build_step: ModuleType, checkout: Checkout) -> None:
         (checkout.root / "npm").write_text("no program at all")

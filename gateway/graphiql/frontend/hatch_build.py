@@ -75,7 +75,7 @@ def _npm(command: list[str], directory: Path, environ: Mapping[str, str]) -> str
 
 
 def _sources(room: Path) -> Iterator[Path]:
-    yield room / "boot.js"
+    yield from (room / "boot.js", room / "page.css")
     for path in sorted((room / "frontend").rglob("*")):
         if (
             path.is_file()

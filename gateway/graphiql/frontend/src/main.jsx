@@ -6,12 +6,14 @@ import "@graphiql/react/style.css";
 import "@graphiql/plugin-doc-explorer/style.css";
 import "@graphiql/plugin-history/style.css";
 import "graphiql/graphiql.css";
-import "./page.css";
+import "./fonts.css";
+import "../../page.css";
 import { ToolbarButton, ToolbarMenu, useGraphiQL, useGraphiQLActions } from "@graphiql/react";
 import { GraphiQL } from "graphiql";
+import { createElement } from "react";
 import { createRoot } from "react-dom/client";
 
-const { props, samples } = globalThis.omniaGraphiQL;
+const { props, samples, keyField } = globalThis.omniaGraphiQL;
 
 function Samples() {
   const { addTab } = useGraphiQLActions();
@@ -41,7 +43,10 @@ function Samples() {
 
 createRoot(document.getElementById("graphiql")).render(
   <GraphiQL {...props}>
-    <GraphiQL.Logo>Omnia GraphQL</GraphiQL.Logo>
+    <GraphiQL.Logo>
+      {keyField(createElement)}
+      Omnia GraphQL
+    </GraphiQL.Logo>
     <GraphiQL.Toolbar>
       {({ prettify, merge, copy }) => (
         <>
