@@ -3,10 +3,10 @@
 import asyncio
 import shutil
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from redis.asyncio import Redis
 
@@ -39,11 +39,20 @@ class Store:
         while b"Ready to accept connections" not in await self._process.stdout.readline():
             assert not self._process.stdout.at_eof()
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._process is not None and self._process.returncode is None
+
     async def stop(self) -> None:
         """Kill it; all that it held is lost."""
-        if self._process and self._process.returncode is None:
+        if self._process and self.running:
             self._process.kill()
             await self._process.communicate()
+
+    def client(self) -> Any:
+        """A connection of the test's own; to be entered."""
+        return Redis.from_url(self.url)
 
     async def contents(self) -> dict[bytes, tuple[Any, int]]:
         """Every key with its value and its time to live in seconds."""
@@ -64,9 +73,10 @@ class Slow:
         self.delay = delay
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> str:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+        return self
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
@@ -80,14 +90,16 @@ class Slow:
         self._tasks.add(task)
         below, above = await asyncio.open_connection("127.0.0.1", self._port)
         try:
-            await asyncio.gather(self._pump(reader, above, 0), self._pump(below, writer, self.delay))
+            await asyncio.gather(self._pump(reader, above, lambda: 0), self._pump(below, writer, lambda: self.delay))
         finally:
             writer.close()
             above.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: Callable[[], float]
+    ) -> None:
         while data := await reader.read(65536):
-            await asyncio.sleep(delay)
+            await asyncio.sleep(delay())
             writer.write(data)
         writer.close()
 

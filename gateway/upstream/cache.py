@@ -126,6 +126,13 @@ class Memory:
         if number_id is not None:
             self._numbers.pop(number_id, None)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        entries = [entry for index in (self._agents, self._numbers) for _, entry in index.values()]
+        entries += [*self._owned.values(), *(entry for pages in self._pages.values() for entry in pages.values())]
+        for entry in {id(entry): entry for entry in entries}.values():
+            self._budget.drop(entry)
+
     def _object(self, known: tuple[Any, _Entry] | None, since: float) -> Held | None:
         if known is None or known[1].at < since:
             return None

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
@@ -30,6 +30,8 @@ from gateway.upstream.tenants import Bill, Tenant, Tenants
 log = structlog.get_logger("gateway")
 
 _ENCODE = msgspec.json.Encoder().encode
+
+T = TypeVar("T")
 
 Answer = models.Listing[Any] | Exception
 """What a read came to; one that failed is worth as much to the caller as one that did not."""
@@ -92,10 +94,11 @@ class Client:
             await self.replicas.aclose()
         await self.path.wire.aclose()
 
-    def watch(self, task: asyncio.Task[Any]) -> None:
+    def watch(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
         """Keep a task that nobody may be waiting for."""
         self.background.add(task)
         task.add_done_callback(self.background.discard)
+        return task
 
     def judge_reserve(self, quota: QuotaState | None, reserve: int) -> None:
         """Warn, once, of a reserve that leaves nothing of a key's quota for anything but single reads and writes."""
@@ -108,7 +111,9 @@ class Client:
 
         `fresh` keeps remembered answers out of it.
         """
-        tenant = await self.replicas.sync(api_key) if self.replicas and api_key else self.tenants[api_key]
+        tenant = self.tenants[api_key]
+        if self.replicas and api_key:
+            await self.replicas.sync(tenant)
         return Session(self, tenant, {"X-API-Key": api_key, "X-Request-Id": request_id}, fresh=fresh)
 
 
@@ -145,6 +150,11 @@ class Session:
         left = self._client.settings.max_rest_calls - self.bill.spent
         return left if self.quota is None else min(left, self.quota.remaining)
 
+    @property
+    def _left(self) -> float:
+        """Seconds until the deadline."""
+        return max(0.0, self._deadline - self._loop.time())
+
     async def read(self, reads: Sequence[Read], failed: Exception | None = None) -> list[Answer]:
         """Answer GETs, all of them at once; failures are values, each in its place.
 
@@ -158,7 +168,7 @@ class Session:
         """Bring answers to GETs, as `read`: from memory, from flights of this tenant under way, or by calls."""
         flights: list[Flight] = []
         arrivals = [self._arrival(read, flights) for read in reads]
-        if flights and not await self.tenant.flights.join(flights, self._deadline - self._loop.time()):
+        if flights and not await self.tenant.flights.join(flights, self._left):
             for arrival in arrivals:
                 arrival.look()  # what is late now must not be there when it is asked for
         return arrivals
@@ -219,7 +229,7 @@ class Session:
         if flight := flights.find(target):
             self.bill.saved.coalesced += flight.payer is not self.bill
             return flight
-        call, at, wrote = self._admit("GET", target, None), self.clock(), (self.tenant.log.wrote, flights.writes)
+        call, at, wrote = self._admit("GET", target, None), self.clock(), (self.tenant.log.base, flights.writes)
         task = call.launch(self._fly(read, call, at, wrote[0]))
         return flights.launch(target, task, partial(self._land, read, call, at, wrote), self.bill)
 
@@ -233,7 +243,8 @@ class Session:
             return await call.send()
         except errors.RateLimited:
             if replicas := self._client.replicas:
-                self._tell(replicas, Learned(read, "", at, base, None, self.quota), b"")
+                learned = Learned(read, "", at, base, None, self.quota)
+                self._client.watch(asyncio.ensure_future(replicas.learned(self.tenant, learned, b"")))
             raise
 
     def _land(self, read: Read, call: Call, at: float, wrote: tuple[str, int], body: bytes) -> models.Listing[Any]:
@@ -249,12 +260,9 @@ class Session:
             if client.remembers:
                 tenant.memory.hold(read, listing, at, len(body))
             if client.replicas:
-                self._tell(client.replicas, Learned(read, "", at, base, size, self.quota), body)
+                learned = Learned(read, "", at, base, size, self.quota)
+                client.watch(asyncio.ensure_future(client.replicas.learned(tenant, learned, body)))
         return listing
-
-    def _tell(self, replicas: Replicas, event: Learned, body: bytes) -> None:
-        """Let the other replicas know, without waiting for it."""
-        self._client.watch(asyncio.ensure_future(replicas.learned(self.tenant, event, body)))
 
     async def _write(
         self, method: str, id_: str | None, body: models.Body | None
@@ -262,26 +270,34 @@ class Session:
         """Send a write, once, to its end even if the caller leaves; reads asked for from now on see its outcome."""
         target = "/numbers" if id_ is None else number_path(id_)
         call = self._admit(method, target, None if body is None else _ENCODE(body))
-        task = call.launch(self._carry_out(call, id_, [body["agentId"]] if body and "agentId" in body else []))
-        self._client.watch(task)
+        wrote = Wrote(id_, [body["agentId"]] if body and "agentId" in body else [])
+        telling: list[asyncio.Task[None]] = []
+        task = self._client.watch(call.launch(self._carry_out(call, wrote, telling)))
         try:
-            done, _ = await asyncio.wait((task,), timeout=self._deadline - self._loop.time())
+            done, _ = await asyncio.wait((task,), timeout=self._left)
             if not done:
                 raise self._too_late()
+            if telling:
+                await asyncio.wait(telling, timeout=self._left)
             answer = task.result()
             return models.Listing([]) if body is None else call.read(lambda: decode_written(answer, body))
         except errors.Failed as error:
             raise errors.in_doubt(error) from error
 
-    async def _carry_out(self, call: Call, number_id: str | None, agents: list[str | None]) -> bytes:
-        """Send a write, and have forgotten what it may have made stale, here and everywhere, before it is answered."""
+    async def _carry_out(self, call: Call, wrote: Wrote, telling: list[asyncio.Task[None]]) -> bytes:
+        """Send a write and forget what it may have made stale; `telling` is when the other replicas do."""
         self.tenant.flights.forget()
+        carried_out = True
         try:
             return await call.send()
+        except errors.Unauthenticated:
+            carried_out = False  # whoever makes up keys leaves nothing behind
+            raise
         finally:
-            self.tenant.forget(number_id, agents)
-            if self._client.replicas:
-                await self._client.replicas.wrote(self.tenant, Wrote(number_id, agents))
+            if carried_out:
+                self.tenant.forget(wrote.number_id, wrote.agents)
+            if carried_out and (replicas := self._client.replicas):
+                telling.append(self._client.watch(asyncio.ensure_future(replicas.wrote(self.tenant, wrote))))
 
     def _admit(self, method: str, target: str, body: bytes | None) -> Call:
         """Put a call on the bill, or refuse it where it has no key, no budget or no quota."""

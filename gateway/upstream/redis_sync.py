@@ -1,16 +1,18 @@
 """One tenant's knowledge shared by all replicas of the gateway, through one Redis stream for each tenant.
 
-`client` calls `sync` when an operation begins and `publish` when it has learned or written something. A stream is
-the log of what replicas have read and written; each fills its own memory from it, so an answer read by one is
-known to all and a write by one is seen at the next read of another. Bodies lie beside the log, for as long as they may
-be served. Redis is never needed: where it is slow, full or gone the gateway goes on in memory, with one warning.
-Values carry no API key and expire. Chosen for it: redis-py, kept by Redis itself; Valkey speaks the same protocol.
+A stream is the log of what replicas have read and written. Each replica reads it when an operation begins and fills
+its own memory from it, so an answer read by one is known to all and a write by one is seen by the next operation of
+another. Bodies lie beside the log, for as long as they may be served. A log that has lost entries, or that an empty
+Redis begins anew, makes a replica forget what it remembers. Redis is never needed: where it is slow, full or gone the
+gateway goes on in memory, with one warning. Values carry no API key and expire. Redis-py is kept by Redis itself;
+Valkey speaks the same protocol.
 """
 
 import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,21 +20,26 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from gateway.upstream.errors import UpstreamError
 from gateway.upstream.paging import Size
 from gateway.upstream.quota import WINDOW, QuotaState
 from gateway.upstream.reads import Read
-from gateway.upstream.tenants import Tenant, Tenants
+from gateway.upstream.tenants import Tenant, Tenants, name_of
 
 PAUSE = 5.0
 """Seconds without Redis after it failed."""
+IDENTITY = "omnia:identity"
 IDENTITY_LASTS = 30 * 24 * 3600
 """Seconds for which the secret that names tenants outlives the last replica."""
 
+MAX_UNSENT = 1000
+"""Writes of one tenant that are kept until Redis takes them; after more, replicas are told that all is stale."""
 DOCUMENT_LASTS = 7 * 24 * 3600
 """Seconds for which a persisted document is kept; a client that needs it later sends it once more."""
+
+_UNWRITTEN = {"agent", "agents"}
+"""Kinds of answers that no write makes stale."""
 
 log = structlog.get_logger("gateway")
 
@@ -40,7 +47,8 @@ log = structlog.get_logger("gateway")
 class Learned(msgspec.Struct, tag=True):
     """An answer: what was asked, the key of its body (or none), and what it told of size and quota.
 
-    `base` is the write that its reader knew of when it asked: the answer is older than any later one.
+    `base` is the write that its reader knew of when it asked: the answer is older than any later one. In the log, `at`
+    and the quota's reset are seconds from the moment of telling, so that replicas' clocks are never compared.
     """
 
     read: Read
@@ -52,15 +60,17 @@ class Learned(msgspec.Struct, tag=True):
 
 
 class Wrote(msgspec.Struct, tag=True):
-    """A write to a number: see `cache.Memory.wrote`."""
+    """A write to a number: see `cache.Memory.wrote`. Or more writes than are told one by one: `everything` is stale."""
 
     number_id: str | None
     agents: list[str | None]
+    everything: bool = False
 
 
 Event = Learned | Wrote
 _ENCODE = msgspec.msgpack.Encoder().encode
 _EVENT: "msgspec.msgpack.Decoder[Event]" = msgspec.msgpack.Decoder(Event)
+_EVERYTHING = Wrote(None, [], everything=True)
 
 
 class Replicas:
@@ -84,59 +94,56 @@ class Replicas:
         self._redis = Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=once_more)
         self._timeout = timeout
         self._tenants = tenants
-        self._lasts = int(lasts) + 1
+        self._body_lasts = int(lasts) + 1
+        self._log_lasts = max(self._body_lasts, WINDOW)
         self._remember = remember
         self._clock = clock
         self._me = secrets.token_hex(8).encode()
+        self._identity = b""
+        self._owing: dict[Tenant, float] = {}
+        """Tenants with writes that are not told yet, by the time of the last."""
+        self._retelling: asyncio.Task[None] | None = None
         self._resume = float("-inf")
         self._warned = False
 
     async def start(self) -> None:
-        """Learn the name-giving secret; warn where Redis is out of reach."""
+        """Learn the secret that names tenants; warn where Redis is out of reach."""
         await self._guarded(self._identify)
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Tell what is still to be told, if Redis takes it now, and close the connections."""
+        if self._retelling:
+            self._retelling.cancel()
+        await self._tell_all()
         await self._redis.aclose()
 
-    async def sync(self, api_key: str) -> Tenant:
-        """Return a key's tenant, with what other replicas have learned and written since the last time."""
-        before = self._tenants[api_key]
-        await self._guarded(self._identify)
-        tenant = self._tenants[api_key]
-        if tenant is not before:
-            tenant.log.unsent.extend(before.log.unsent)
-
-        async def read() -> None:
-            await self._flush(tenant)
-            entries: Any = await self._redis.xrange(_stream(tenant), min=f"({tenant.log.seen}")
-            events = [(id_.decode(), fields.get(b"by") == self._me, _decoded(fields)) for id_, fields in entries]
-            wanted = [event.body for _, own, event in events if isinstance(event, Learned) and event.body and not own]
-            bodies: dict[str, Any] = dict(zip(wanted, await self._redis.mget(wanted), strict=True)) if wanted else {}
-            for id_, own, event in events:
-                tenant.log.seen = id_
-                if isinstance(event, Wrote):
-                    tenant.log.wrote = id_
-                    tenant.forget(event.number_id, event.agents)  # an own one too: what came before it was read since
-                elif event and not own:
-                    self._learn(tenant, event, bodies.get(event.body))
-
-        async with tenant.log.lock:
-            await self._guarded(read)
-        if tenant.log.seen != "0" or tenant.log.unsent:
+    async def sync(self, tenant: Tenant) -> None:
+        """Take in what other replicas have learned and written since the last time."""
+        arrived = asyncio.get_running_loop().time()
+        await self._guarded(lambda: self._take_in(tenant, arrived))
+        if tenant.log.seen != "0":
             self._tenants.keep(tenant)
-        return tenant
 
     async def learned(self, tenant: Tenant, event: Learned, body: bytes) -> None:
         """Tell the others of an answer; it is lost where Redis does not take it."""
-        if self._remember and body:
-            event.body = f"{_stream(tenant)}:{secrets.token_hex(8)}"
-        await self._guarded(lambda: self._add(tenant, event, body))
+        now = self._clock()
+        quota = event.quota and event.quota._replace(reset=event.quota.reset - now)
+        event = msgspec.structs.replace(event, at=event.at - now, quota=quota)
+
+        def fill(pipe: Any, log: str) -> None:
+            if self._remember and body:
+                event.body = f"{log}:{secrets.token_hex(8)}"
+                pipe.set(event.body, body, ex=self._body_lasts)
+            self._append(pipe, log, tenant, event)
+
+        await self._guarded(lambda: self._add(tenant, fill))
 
     async def wrote(self, tenant: Tenant, event: Wrote) -> None:
         """Tell the others of a write; where Redis does not take it now, it is told as soon as it does."""
-        tenant.log.unsent.append(event)
-        await self._guarded(lambda: self._flush(tenant))
+        self._owe(tenant, event)
+        await self._guarded(lambda: self._tell(tenant))
+        if tenant in self._owing and not self._retelling:
+            self._retelling = asyncio.ensure_future(self._tell_later())
 
     async def document(self, hash_: str) -> str | None:
         """Return the text of a persisted document that a replica was sent, or None."""
@@ -153,66 +160,188 @@ class Replicas:
         await self._guarded(lambda: self._redis.set(f"omnia:document:{hash_}", text, ex=DOCUMENT_LASTS))
 
     async def _guarded(self, command: Callable[[], Any]) -> None:
-        """Run a command where Redis is well; else go on without."""
+        """Run a command where Redis is well, for as long as it may take; else go on without."""
         if 0 < self._resume - self._clock() <= PAUSE:
             return
         try:
-            async with asyncio.timeout(2 * self._timeout):
+            async with asyncio.timeout(self._timeout):
                 await command()
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - no operation fails by what Redis does or holds
             self.failures += 1
             self._resume = self._clock() + PAUSE
             if not self._warned:
                 log.warning("redis_unavailable", error=type(error).__name__, effect="this replica goes on in memory")
             self._warned = True
 
-    async def _identify(self) -> None:
-        """Take on the secret that all replicas name their tenants by, or be the first to give one."""
-        known: Any = await self._redis.get("omnia:identity")
-        if known is None:
-            await self._redis.set("omnia:identity", self._tenants.secret, nx=True, ex=IDENTITY_LASTS)
-            known = await self._redis.get("omnia:identity")
-        self._tenants.adopt(known or self._tenants.secret)  # a full Redis may have let it go again
+    async def _identify(self) -> bytes:
+        """Learn the secret that all replicas name tenants by; a Redis that has none is given a new one."""
+        known: Any = await self._redis.get(IDENTITY)
+        while known is None:
+            # never one that was in use: by a new one every replica finds that the logs it has read are gone
+            await self._redis.set(IDENTITY, secrets.token_bytes(32), nx=True, ex=IDENTITY_LASTS)
+            known = await self._redis.get(IDENTITY)
+        self._identity = known
+        return self._identity
+
+    async def _transact(self, tenant: Tenant, fill: Callable[[Any, str], object]) -> tuple[str, list[Any]]:
+        """Run commands, all or none, on the log that a tenant has in Redis now; return its name and their answers."""
+        while True:
+            identity = self._identity or await self._identify()
+            name = name_of(tenant.digest, identity)
+            async with self._redis.pipeline() as pipe:
+                pipe.get(IDENTITY)
+                fill(pipe, f"omnia:{name}:log")
+                now, *answers = await pipe.execute()
+            if now == identity:
+                return name, answers
+            self._identity = b""
+
+    async def _take_in(self, tenant: Tenant, arrived: float) -> None:
+        """Read the log, unless another operation has begun to do so after this one `arrived`, and has done it."""
+        async with tenant.log.lock:
+            if tenant.log.synced > arrived:
+                return
+            began = asyncio.get_running_loop().time()
+            latest = self._apply(tenant, *await self._news(tenant))
+            writes = tenant.flights.writes
+            bodies: Any = await self._redis.mget([event.body for event in latest]) if latest else []
+            for event, body in zip(latest, bodies, strict=True):
+                if body is not None and (event.read.kind in _UNWRITTEN or tenant.flights.writes == writes):
+                    self._hold(tenant, event, body)
+            tenant.log.synced = began
+
+    async def _news(self, tenant: Tenant) -> tuple[list[Any], float, bool]:
+        """Return the entries since the last one read, Redis' time (unix seconds), and whether this replica wrote since.
+
+        A log without the entry that was read last, or told last, has lost others too: all that is known may be stale.
+        """
+        log = tenant.log
+        while True:
+            await self._flush(tenant)
+            writes = tenant.flights.writes
+            name, ((seconds, micros), entries) = await self._transact(
+                tenant, lambda pipe, key: pipe.time().xrange(key, min=log.seen)
+            )
+            wrote = tenant.flights.writes != writes
+            known = {log.seen, log.told} - {"0", ""}
+            if name != log.name or not known <= {id_.decode() for id_, _ in entries}:
+                if name == log.name and _seconds(log.seen) > seconds - self._log_lasts:
+                    self._owe(tenant, _EVERYTHING)  # lost before its time: others may not find that
+                log.restart(name)
+                tenant.name = name
+                tenant.forget_everything()
+                if known or log.unsent:
+                    continue
+            return entries, seconds + micros / 1e6, wrote
+
+    def _apply(self, tenant: Tenant, entries: list[Any], now: float, wrote: bool) -> list[Learned]:  # noqa: FBT001
+        """Take in entries of the log; return the answers among them whose bodies may be remembered.
+
+        Where this replica `wrote` after it had asked for the entries, answers of numbers may be older than its write.
+        """
+        latest: dict[Read, Learned] = {}
+        for key, fields in entries:
+            id_, event = key.decode(), _decoded(fields)
+            if id_ == tenant.log.seen:
+                continue
+            tenant.log.seen = id_
+            if isinstance(event, Wrote):
+                self._apply_write(tenant, id_, event)
+                latest = {read: learned for read, learned in latest.items() if read.kind in _UNWRITTEN}
+            elif fields.get(b"by") != self._me:
+                self._learn(tenant, event, self._clock() - max(0.0, now - _seconds(id_)))
+                if event.body and (event.read.kind in _UNWRITTEN or (event.base == tenant.log.wrote and not wrote)):
+                    latest[event.read] = event
+        return list(latest.values())
+
+    @staticmethod
+    def _apply_write(tenant: Tenant, id_: str, event: Wrote) -> None:
+        """Forget what a write made stale; after an own one too, since what came before it may have been read since."""
+        tenant.log.wrote = id_
+        if tenant.log.told == id_:
+            tenant.log.told = ""
+        if event.everything:
+            tenant.forget_everything()
+        else:
+            tenant.forget(event.number_id, event.agents)
+
+    async def _tell(self, tenant: Tenant) -> None:
+        async with tenant.log.lock:
+            await self._flush(tenant)
+
+    async def _tell_all(self) -> None:
+        """Tell the writes of every tenant that are to be told; those older than any answer may be need it no more."""
+        for tenant, last in list(self._owing.items()):
+            await self._guarded(partial(self._tell, tenant))
+            if tenant in self._owing and self._clock() - last > self._log_lasts:
+                tenant.log.unsent.clear()
+                del self._owing[tenant]
+
+    async def _tell_later(self) -> None:
+        while self._owing:
+            await asyncio.sleep(PAUSE)
+            await self._tell_all()
+        self._retelling = None
+
+    def _owe(self, tenant: Tenant, event: Wrote) -> None:
+        """Keep a write until it is told; of too many, only that there were some."""
+        tenant.log.unsent = _bounded([*tenant.log.unsent, event])
+        self._owing[tenant] = self._clock()
 
     async def _flush(self, tenant: Tenant) -> None:
-        while tenant.log.unsent:
-            await self._add(tenant, tenant.log.unsent[0])
-            tenant.log.unsent.popleft()
+        """Tell the writes that are not told yet; with the log's lock."""
+        log = tenant.log
+        events, log.unsent = log.unsent, []
+        if not events:
+            return
+        try:
+            log.told = await self._add(tenant, lambda pipe, key: self._append(pipe, key, tenant, *events))
+        except BaseException:  # an operation that is cancelled tells nothing either
+            log.unsent = _bounded([*events, *log.unsent])
+            raise
+        if not log.unsent:
+            self._owing.pop(tenant, None)
 
-    async def _add(self, tenant: Tenant, event: Event, body: bytes = b"") -> None:
-        name, lasts = _stream(tenant), max(self._lasts, WINDOW)
-        oldest = int(tenant.log.seen.partition("-")[0]) - lasts * 1000  # milliseconds by Redis's own clock
-        async with self._redis.pipeline() as pipe:
-            if isinstance(event, Learned) and event.body:
-                pipe.set(event.body, body, ex=self._lasts)
-            pipe.xadd(name, {"by": self._me, "event": _ENCODE(event)}, minid=max(0, oldest), approximate=True)
-            pipe.expire(name, lasts)
-            *_, id_, _ = await pipe.execute()
-        if isinstance(event, Wrote):
-            tenant.log.wrote = id_.decode()
+    async def _add(self, tenant: Tenant, fill: Callable[[Any, str], object]) -> str:
+        """Run commands that end with those of `_append`; return the id of the last entry."""
+        _, (*_, id_, _) = await self._transact(tenant, fill)
         if self._warned:
             log.info("redis_back")
         self._warned = False  # now that it takes values again: a full one still answers reads
+        return str(id_.decode())
 
-    def _learn(self, tenant: Tenant, event: Learned, body: bytes | None) -> None:
+    def _append(self, pipe: Any, key: str, tenant: Tenant, *events: Event) -> None:
+        oldest = max(0, _seconds(tenant.log.seen) - self._log_lasts) * 1000  # by Redis' own clock
+        for event in events:
+            fields = {"by": self._me, "event": _ENCODE(event)}
+            pipe.xadd(key, fields, minid=int(oldest), approximate=True)
+        pipe.expire(key, self._log_lasts)
+
+    def _learn(self, tenant: Tenant, event: Learned, moment: float) -> None:
+        """Take in what an answer told of size and quota; `moment` is when it was told, by the clock here."""
+        event.at += moment
         if event.quota:
-            tenant.quota.take(event.quota, self._clock())
+            tenant.quota.take(event.quota._replace(reset=event.quota.reset + moment), self._clock())
         if event.size:
             tenant.learn(event.read.kind, event.size, event.at)
-        outdated = event.read.kind not in {"agent", "agents"} and event.base != tenant.log.wrote
-        if body is None or outdated:
-            return
+
+    def _hold(self, tenant: Tenant, event: Learned, body: bytes) -> None:
         with contextlib.suppress(UpstreamError):  # read by another version of the gateway
             listing = event.read.decode(body)
-            tenant.memory.hold(event.read, listing, min(event.at, self._clock()), len(body))
+            tenant.memory.hold(event.read, listing, event.at, len(body))
 
 
-def _decoded(fields: dict[bytes, bytes]) -> Event | None:
+def _decoded(fields: dict[bytes, bytes]) -> Event:
     try:
         return _EVENT.decode(fields.get(b"event", b""))
     except msgspec.DecodeError:
-        return None  # of another version of the gateway
+        return _EVERYTHING  # of another version of the gateway: it may tell of a write
 
 
-def _stream(tenant: Tenant) -> str:
-    return f"omnia:{tenant.name}:log"
+def _bounded(events: list[Wrote]) -> list[Wrote]:
+    return events if len(events) <= MAX_UNSENT else [_EVERYTHING]
+
+
+def _seconds(id_: str) -> float:
+    """Return when an entry was added (unix seconds, by Redis' clock)."""
+    return int(id_.partition("-")[0]) / 1000

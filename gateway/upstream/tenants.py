@@ -7,7 +7,7 @@ never by the key itself, and nothing of one tenant can be reached through anothe
 import asyncio
 import hashlib
 import secrets
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakValueDictionary
@@ -51,22 +51,44 @@ class Bill(msgspec.Struct):
 
 
 class ReplicaLog:
-    """How far this replica has read the log that all replicas of a tenant share (`replicas`)."""
+    """How far this replica has read the log that all replicas of a tenant share (`redis_sync`)."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
+        """Held while the log is read, or told of writes."""
+        self.synced = float("-inf")
+        """When the last complete reading began, in the event loop's time."""
+        self.unsent: list[Any] = []
+        """Writes that the log does not tell of yet, oldest first."""
+        self.restart("")
+
+    def restart(self, name: str) -> None:
+        """Begin a log of which nothing is known."""
+        self.name = name
         self.seen = "0"
-        """The last entry read."""
+        """Id of the last entry read."""
         self.wrote = ""
-        """The last entry that tells of a write."""
-        self.unsent: deque[Any] = deque(maxlen=1000)
-        """Writes that the log does not tell of yet."""
+        """Id of the last entry read that tells of a write."""
+        self.told = ""
+        """Id of the entry that tells of this replica's last write, until it is read."""
+
+    @property
+    def base(self) -> str:
+        """Id of the last write that a read which begins now comes after."""
+        return self.told or self.wrote
 
 
 class Tenant:
-    """Reads in flight, remembered answers, quota and list sizes of one API key."""
+    """Reads in flight, remembered answers, quota and list sizes of one API key.
 
-    def __init__(self, name: str, budget: Budget) -> None:
+    Args:
+        digest: of the key; stays in this process.
+        name: a keyed hash, for the log and for Redis.
+        budget: of all tenants' remembered answers.
+    """
+
+    def __init__(self, digest: bytes, name: str, budget: Budget) -> None:
+        self.digest = digest
         self.name = name
         self.flights = Flights()
         self.memory = Memory(budget)
@@ -80,6 +102,11 @@ class Tenant:
         """Forget what a write made stale, here or at another replica; see `cache.Memory.wrote`."""
         self.flights.forget()
         self.memory.wrote(number_id, agents)
+
+    def forget_everything(self) -> None:
+        """Forget every remembered answer, because writes may have been missed."""
+        self.flights.forget()
+        self.memory.clear()
 
     def size(self, listing: str, now: float) -> Size | None:
         """Return the size of a whole list as last seen, or None where that is too long ago."""
@@ -95,7 +122,7 @@ class Tenant:
 
 
 class Tenants:
-    """The tenants of now and of late, by a hash keyed with a secret of this process, or of all replicas.
+    """The tenants of now and of late, by a digest of their API keys.
 
     Concurrent operations of one key find one tenant; only one that the upstream has answered is kept beyond them, so
     that made-up keys push nobody out.
@@ -106,27 +133,25 @@ class Tenants:
 
     def __init__(self, max_bytes: int) -> None:
         self._budget = Budget(max_bytes)
-        self.secret = secrets.token_bytes(32)
-        self._in_use: WeakValueDictionary[str, Tenant] = WeakValueDictionary()
-        self._kept: OrderedDict[str, Tenant] = OrderedDict()
+        self._secret = secrets.token_bytes(32)
+        self._in_use: WeakValueDictionary[bytes, Tenant] = WeakValueDictionary()
+        self._kept: OrderedDict[bytes, Tenant] = OrderedDict()
 
     def __getitem__(self, api_key: str) -> Tenant:
-        name = hashlib.blake2b(api_key.encode(), key=self.secret, digest_size=16).hexdigest()
-        tenant = self._in_use.get(name)
+        digest = hashlib.blake2b(api_key.encode(), digest_size=32).digest()
+        tenant = self._in_use.get(digest)
         if tenant is None:
-            tenant = self._in_use[name] = Tenant(name, self._budget)
+            tenant = self._in_use[digest] = Tenant(digest, name_of(digest, self._secret), self._budget)
         return tenant
 
     def keep(self, tenant: Tenant) -> None:
         """Remember a tenant that the upstream knows; the one longest unheard of is forgotten."""
-        self._kept[tenant.name] = tenant
-        self._kept.move_to_end(tenant.name)
+        self._kept[tenant.digest] = tenant
+        self._kept.move_to_end(tenant.digest)
         if len(self._kept) > MAX_TENANTS:
             self._kept.popitem(last=False)
 
-    def adopt(self, secret: bytes) -> None:
-        """Name tenants by the secret that all replicas share; what was known under other names is forgotten."""
-        if secret != self.secret:
-            self.secret = secret
-            self._in_use.clear()
-            self._kept.clear()
+
+def name_of(digest: bytes, secret: bytes) -> str:
+    """Return a tenant's name, which tells nothing of its key to who does not know the secret."""
+    return hashlib.blake2b(digest, key=secret, digest_size=16).hexdigest()

@@ -24,9 +24,9 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 async def test_a_slow_redis_costs_one_short_wait_and_one_warning(store: Store) -> None:
     space = sample_workspace()
-    async with Slow(store.port, 0.2) as url:
+    async with Slow(store.port, 0.2) as slow:
         with structlog.testing.capture_logs() as logs:
-            async with replicas(url, workspaces={"demo": space}, settings={"redis_timeout": "0.1"}) as (one, two):
+            async with replicas(slow.url, workspaces={"demo": space}, settings={"redis_timeout": "0.1"}) as (one, two):
                 for gateway in (one, two):
                     answers = [await gateway.ask(LIST) for _ in range(3)]
                     assert all(len(answer["data"]["phoneNumbers"]["nodes"]) == 60 for answer in answers)

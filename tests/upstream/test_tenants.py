@@ -106,13 +106,13 @@ def test_the_tenant_longest_unheard_of_is_forgotten_first() -> None:
         tenants.keep(kept[0])
         tenants.keep(first)
     kept.clear()
-    names = [first.name, second.name]
+    digests = [first.digest, second.digest]
     del first, second
 
-    assert [tenants[key].name for key in ("first", "second")] == names
+    assert [tenants[key].digest for key in ("first", "second")] == digests
     assert len(tenants._kept) == MAX_TENANTS
-    assert names[0] in tenants._kept
-    assert names[1] not in tenants._kept
+    assert digests[0] in tenants._kept
+    assert digests[1] not in tenants._kept
 
 
 async def test_made_up_keys_push_nobody_out(gateway: Gateway) -> None:
