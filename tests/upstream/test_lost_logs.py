@@ -317,3 +317,16 @@ async def test_callers_that_leave_while_redis_answers_mix_up_no_tenants(store: S
             for key in keys:
                 agents = (await gateway.data(NESTED, key=key))["agents"]["nodes"]
                 assert {agent["id"] for agent in agents} == set(spaces[key].agents)
+
+
+async def test_an_answer_whose_body_is_gone_is_asked_for_again(store: Store) -> None:
+    async with replicas(store.url) as (one, two):
+        await names(one)
+        await told(store, 1)
+        async with store.client() as redis:
+            for name in await redis.keys("omnia:*:log:*"):
+                await redis.delete(name)
+
+        await names(two)
+
+        assert two.calls == ["GET /numbers?page=1&limit=100"]
