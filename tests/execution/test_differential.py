@@ -6,15 +6,21 @@ for one null, GraphQL leaves open which of them is told: then the data must be e
 places that the told errors made null. Where the budget is too small, which calls it is spent on is a matter of order:
 answers may differ at the very places that were refused a call for it, and nowhere else.
 
+The two executions load in different turns of the event loop, so that the same answers of the REST API may meet other
+loads: if one call fails and another answer holds the same object, either may come first, and what is asked for at the
+same time is fetched together. Where the two differ, there must be an order of the answers in which graphql-core gives
+exactly the answer of compiled execution. DRAWN_DOCUMENTS draws more, from the seed DRAWN_FROM on.
+
 REST calls may not be more than graphql-core's. Only where a row holds what the wire cannot bring (every type was
 checked when it was decoded) they are not compared: there graphql-core ends a list at the first bad row.
 """
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator, Sequence
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import msgspec
@@ -31,9 +37,28 @@ from tests.drawing import Drawing
 
 Place = tuple[str | int, ...]
 
-DOCUMENTS = 2000
+Run = tuple[ExecutionResult, list[str]]
+"""What an execution answers, and its REST calls."""
+
+DOCUMENTS = int(os.environ.get("DRAWN_DOCUMENTS", "2000"))
+FIRST_SEED = int(os.environ.get("DRAWN_FROM", "0"))
 BLOCK = 250
 """Documents of one test; a block that fails is soon run again."""
+
+ORDERS = 60
+REORDERED = (13816, 15658, 21029, 22670, 28958, 30065)
+"""Of 40,000 seeds those for which the order matters, and one (the first) that had an odd id fail a whole batch."""
+
+
+class Engines(NamedTuple):
+    """The two executions."""
+
+    plain: Engine
+    compiled: Engine
+
+
+def engines_of() -> Engines:
+    return Engines(*(Engine(Limits(), introspection=True, compiled=compiled) for compiled in (False, True)))
 
 
 def _agent(i: int) -> dict[str, Any]:
@@ -67,7 +92,7 @@ class World(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         target = request.url.raw_path.decode()
         self.calls.append(f"{request.method} {target}")
-        for _ in range(self._faults.turns):
+        for _ in range(self._faults.turns_of(f"{request.method} {target}")):
             await asyncio.sleep(0)
         fault = self._faults.answer(f"{request.method} {target}")
         if isinstance(fault, BaseException):
@@ -105,7 +130,8 @@ class Faults:
     """What goes wrong in one comparison, the same for both executions.
 
     On the wire: a status or an exception for all calls of a kind or for one target, or a small budget. In the
-    rows, where only a bug of ours could put them: null, odd types, exceptions.
+    rows, where only a bug of ours could put them: null, odd types, exceptions. Ids stay strings: one that is none fails
+    all that is loaded together with it.
     """
 
     KINDS = (
@@ -117,19 +143,25 @@ class Faults:
         *(httpx.ReadTimeout("late"), httpx.ConnectError("down"), asyncio.CancelledError()),
     )
     ROWS = (
-        *(("a1", "name", None), ("a1", "name", 12), ("a2", "status", "ODD"), ("a2", "type", None), ("a0", "id", 7)),
+        *(("a1", "name", None), ("a1", "name", 12), ("a2", "status", "ODD"), ("a2", "type", None), ("a0", "id", "..")),
         *(("a3", "description", ["list"]), ("a3", "created_at", ValueError("value")), ("a0", "updated_at", 2.5)),
-        *(("n1", "phone_number", None), ("n2", "agent_id", 5), ("n2", "status", None), ("n3", "agent_id", "a/../b")),
+        *(("n1", "phone_number", None), ("n2", "agent_id", ""), ("n2", "status", None), ("n3", "agent_id", "a/../b")),
         *(("n3", "friendly_name", True), ("n4", "created_at", b"bytes"), ("n5", "phone_number", KeyError("value"))),
     )
 
     def __init__(self, random: Random) -> None:
         wire, rows = random.choice([(0, 0), (1, 0), (1, 0), (2, 0), (0, 1), (1, 2)])
-        self.turns = random.choice([1, 3, 6, 12, 25])
-        """Turns of the event loop until an answer is there."""
+        turns = random.choice([1, 3, 6, 12, 25])
+        self.order = 0
+        """In which answers come: 0 is that of the calls."""
         self.budget = random.choice([100, 100, 100, 3])
         self.rows = random.sample(self.ROWS, rows)
+        self._turns = turns
         self._wire = {random.choice(self.KINDS): random.choice(self.ANSWERS) for _ in range(wire)}
+
+    def turns_of(self, call: str) -> int:
+        """Return the turns of the event loop until a call's answer is there."""
+        return Random(f"{self.order} {call}").randint(1, 40) if self.order else self._turns
 
     def answer(self, call: str) -> int | BaseException | None:
         """Return what goes wrong with a call."""
@@ -164,9 +196,7 @@ class SpoiledSession:
         return spoiled
 
 
-async def _run(
-    engine: Engine, document: Document, variables: dict[str, Any], faults: Faults
-) -> tuple[ExecutionResult, list[str]]:
+async def _run(engine: Engine, document: Document, variables: dict[str, Any], faults: Faults) -> Run:
     """Execute on a world of its own; return the result and the REST calls."""
     world = World(faults)
     settings = load({}, {"upstream_url": "http://upstream", "max_rest_calls": str(faults.budget)})
@@ -215,36 +245,51 @@ def _differing(one: Any, other: Any, place: Place = ()) -> Iterator[Place]:
         yield place
 
 
-def _assert_alike(result: ExecutionResult, expected: ExecutionResult, context: str) -> None:
+def _alike(run: Run, other: Run, faults: Faults) -> bool:
+    (result, calls), (expected, allowed) = run, other
+    if _writes(calls) != _writes(allowed) or (len(calls) > len(allowed) and not faults.rows):
+        return False
     refused = _nulls(result, "REQUEST_LIMIT_EXCEEDED") | _nulls(expected, "REQUEST_LIMIT_EXCEEDED")
-    if not refused:
-        assert msgspec.json.encode(result.data) == msgspec.json.encode(expected.data), context
-    assert refused.issuperset(_differing(*map(msgspec.to_builtins, (result.data, expected.data)))), context
-    assert _told(result) == _told(expected) or refused >= _nulls(result) ^ _nulls(expected), context
+    if not refused and msgspec.json.encode(result.data) != msgspec.json.encode(expected.data):
+        return False
+    if not refused.issuperset(_differing(*map(msgspec.to_builtins, (result.data, expected.data)))):
+        return False
+    return _told(result) == _told(expected) or refused >= _nulls(result) ^ _nulls(expected)
 
 
 def _writes(calls: Sequence[str]) -> list[str]:
     return [call for call in calls if not call.startswith("GET")]
 
 
-@pytest.mark.parametrize("start", range(0, DOCUMENTS, BLOCK))
+async def _compare(engines: Engines, seed: int) -> int:
+    """Compare one drawn document; return how often the answers had to come in another order."""
+    drawing, faults, reordered = Drawing(Random(seed)), Faults(Random(seed)), 0
+    document = Document(parse(drawing.text))
+    # a second time what is compiled is kept, and the variables are others, some of which may not fit
+    for variables in [drawing.variables, drawing.others()] if drawing.variables else [{}]:
+        faults.order = 0
+        run = await _run(engines.compiled, document, variables, faults)
+        while not _alike(run, await _run(engines.plain, document, variables, faults), faults):
+            faults.order += 1
+            assert faults.order < ORDERS, f"seed {seed}: {drawing.text} {variables}: {run} {faults.__dict__}"
+        reordered += faults.order > 0
+    return reordered
+
+
+@pytest.mark.parametrize("start", range(FIRST_SEED, FIRST_SEED + DOCUMENTS, BLOCK))
 async def test_compiled_execution_answers_as_graphql_core_does_whatever_goes_wrong(start: int) -> None:
-    plain, compiled = (Engine(Limits(), introspection=True, compiled=compiled) for compiled in (False, True))
-    for seed in range(start, start + BLOCK):
-        drawing, faults = Drawing(Random(seed)), Faults(Random(seed))
+    engines = engines_of()
 
-        document = Document(parse(drawing.text))
-        # a second time what is compiled is kept, and the variables are others, some of which may not fit
-        for variables in [drawing.variables, drawing.others()] if drawing.variables else [{}]:
-            expected, allowed = await _run(plain, document, variables, faults)
-            result, calls = await _run(compiled, document, variables, faults)
+    reordered = [await _compare(engines, seed) for seed in range(start, start + BLOCK)]
 
-            context = f"seed {seed}: {drawing.text} {variables}"
-            _assert_alike(result, expected, context)
-            assert _writes(calls) == _writes(allowed), context
-            assert len(calls) <= len(allowed) or faults.rows, context
-    assert compiled.counts.compiled > BLOCK / 2
-    assert plain.counts.compiled == plain.counts.fallen_back == 0
+    assert sum(reordered) <= BLOCK / 100
+    assert engines.compiled.counts.compiled > BLOCK / 2
+    assert engines.plain.counts.compiled == engines.plain.counts.fallen_back == 0
+
+
+@pytest.mark.parametrize("seed", REORDERED)
+async def test_where_answers_come_in_another_order_graphql_core_does_so_too(seed: int) -> None:
+    await _compare(engines_of(), seed)
 
 
 def test_drawn_documents_are_valid() -> None:
