@@ -4,14 +4,16 @@ A test asks `Gateway.ask` and reads `Gateway.calls`, the REST calls that reached
 """
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
+from structlog.testing import LogCapture
 
 from gateway.app import create_app
 from gateway.demo.rest_api import Workspace, create_demo, sample_workspace
+from gateway.observability.logging import PROCESSORS
 from gateway.settings import load
 
 Fault = httpx.Response | Exception | Callable[[httpx.Request], Awaitable[httpx.Response]]
@@ -111,6 +113,17 @@ async def open_gateway(
         door = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=door, base_url="http://gateway") as http:
             yield Gateway(http, upstream, clock, spaces)
+
+
+@contextmanager
+def capture_logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    """Collect the lines of the gateway's logger instead of writing them."""
+    capture, before = LogCapture(), list(PROCESSORS)
+    PROCESSORS[:] = [capture]
+    try:
+        yield capture.entries
+    finally:
+        PROCESSORS[:] = before
 
 
 def errors_of(answer: Mapping[str, Any]) -> list[tuple[str, list[str | int] | None]]:

@@ -18,10 +18,10 @@ from typing import Any
 
 import httpx
 import pytest
-import structlog
 from click.testing import CliRunner, Result
 
 from gateway.cli import DEMO_FIXED, from_environment, main
+from gateway.observability.logging import embed
 from gateway.schema import sdl
 from gateway.settings import describe
 
@@ -38,7 +38,7 @@ def restored() -> Iterator[None]:
     yield
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
-    structlog.reset_defaults()
+    embed()
     gc.unfreeze()
     gc.set_threshold(*rounds)
     for name in set(os.environ) - set(environ):

@@ -7,12 +7,10 @@ tells it, and everything else is masked: its text stays in our log.
 
 from typing import Any
 
-import structlog
 from graphql import GraphQLError
 
+from gateway.observability.logging import log
 from gateway.upstream.errors import UpstreamError
-
-log = structlog.get_logger("gateway")
 
 INTERNAL = "Something went wrong in the gateway; try again, and tell its operator the request id if it happens again."
 

@@ -26,7 +26,7 @@ class Caller:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._watch: asyncio.Future[Any] | None = None
+        self._watch: asyncio.Future[bool] | None = None
         self._gone = False
 
     def __enter__(self) -> None:
@@ -37,9 +37,8 @@ class Caller:
         self._watch = asyncio.ensure_future(_disconnect(self._receive))
         self._watch.add_done_callback(self._leave)
 
-    def _leave(self, watch: asyncio.Future[Any]) -> None:
-        # a `receive` that fails says nothing of the client; Starlette's BaseHTTPMiddleware has one
-        if not watch.cancelled() and watch.exception() is None:
+    def _leave(self, watch: asyncio.Future[bool]) -> None:
+        if not watch.cancelled() and watch.result():
             self._gone = True
             self._task.cancel()
 
@@ -53,7 +52,11 @@ class Caller:
             raise Disconnected from error
 
 
-async def _disconnect(receive: Receive) -> None:
-    """Wait for the client's disconnect; discard what it sends until then."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _disconnect(receive: Receive) -> bool:
+    """Wait for the client's disconnect; discard what it sends until then. Tell whether it has disconnected."""
+    try:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+    except Exception:  # noqa: BLE001 - a `receive` that fails, as BaseHTTPMiddleware's may, says nothing of the client
+        return False
+    return True

@@ -30,7 +30,7 @@ from gateway.http.request import (
     header_fields,
     needs_preflight,
 )
-from gateway.observability.logging import log, operation_done
+from gateway.observability.logging import log, operation_done, secret
 from gateway.observability.logging import request_id as new_request_id
 from gateway.observability.metrics import Metrics
 from gateway.schema.context import Context
@@ -106,6 +106,7 @@ class Endpoint:
             _check_accept(exchange.media_type)
             request = await self._reader.read(scope, exchange.fields, receive)
             key = api_key(exchange.fields, self._fallback_key)
+            secret.set(key)
             with Caller(receive):
                 # one session for a whole batch: its operations share one budget and one deadline
                 exchange.session = await self._client.session(key, exchange.request_id, fresh=exchange.fresh)

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import httpx
 import msgspec
-import structlog
 
+from gateway.observability.logging import log
 from gateway.settings import Settings
 from gateway.upstream import errors, models
 from gateway.upstream.attempt import Wire
@@ -26,8 +26,6 @@ from gateway.upstream.quota import QuotaState
 from gateway.upstream.reads import Read, decode_written, number_path
 from gateway.upstream.redis_sync import Learned, Replicas, Wrote
 from gateway.upstream.tenants import Bill, Tenant, Tenants
-
-log = structlog.get_logger("gateway")
 
 _ENCODE = msgspec.json.Encoder().encode
 

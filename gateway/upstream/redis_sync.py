@@ -16,11 +16,11 @@ from functools import partial
 from typing import Any
 
 import msgspec
-import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from gateway.observability.logging import log
 from gateway.upstream.errors import UpstreamError
 from gateway.upstream.paging import Size
 from gateway.upstream.quota import WINDOW, QuotaState
@@ -40,8 +40,6 @@ DOCUMENT_LASTS = 7 * 24 * 3600
 
 _UNWRITTEN = {"agent", "agents"}
 """Kinds of answers that no write makes stale."""
-
-log = structlog.get_logger("gateway")
 
 
 class Learned(msgspec.Struct, tag=True):

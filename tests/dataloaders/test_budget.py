@@ -5,10 +5,9 @@ from typing import Any
 
 import httpx
 import pytest
-import structlog
 
 from gateway.demo.rest_api import sample_workspace
-from tests.harness import Gateway, errors_of, open_gateway, spent
+from tests.harness import Gateway, capture_logs, errors_of, open_gateway, spent
 
 WIDE = {"max_aliases": "2000", "max_root_fields": "2000", "max_tokens": "50000"}
 LIST = "{ phoneNumbers(first: 50) { nodes { id } } }"
@@ -199,7 +198,7 @@ async def test_below_the_reserve_single_reads_and_writes_pass_and_the_rest_is_re
 
 
 async def test_a_reserve_above_the_limit_is_warned_of_once() -> None:
-    with structlog.testing.capture_logs() as logs:
+    with capture_logs() as logs:
         async with open_gateway(quota=20, settings={"quota_reserve": "50"}) as gateway:
             for _ in range(2):
                 await gateway.ask(OWNED)

@@ -7,11 +7,10 @@ from typing import Any
 import httpx
 import pytest
 from graphql import GraphQLError
-from structlog.testing import capture_logs
 
 from gateway.demo.rest_api import sample_workspace
 from gateway.execution.errors import INTERNAL, field_error
-from tests.harness import Fault, Gateway, errors_of, open_gateway
+from tests.harness import Fault, Gateway, capture_logs, errors_of, open_gateway
 
 KEY = "demo"
 LIST = "{ agents(first: 5) { totalCount } }"

@@ -10,11 +10,10 @@ from typing import Any
 from urllib.parse import quote_from_bytes
 
 import pytest
-import structlog.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.harness import Gateway, open_gateway
+from tests.harness import Gateway, capture_logs, open_gateway
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
 
@@ -153,7 +152,7 @@ def test_answers_whatever_comes_without_failing(runner: asyncio.Runner, max_batc
     def draw(method: str, query: bytes, sent: list[tuple[bytes, bytes]], body: bytes, pieces: int) -> None:
         scope = {"method": method, "path": "/graphql", "query_string": query, "headers": sent}
         size = len(body) // pieces + 1
-        with structlog.testing.capture_logs() as logs:
+        with capture_logs() as logs:
             got = runner.run(answer(gateway, scope, [body[at : at + size] for at in range(0, len(body), size)]))
         check(method, got)
         assert [line for line in logs if line["log_level"] not in {"info", "debug"}] == []

@@ -11,11 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
-import structlog
-from structlog.testing import capture_logs
 
 from gateway.observability import logging as observability
-from tests.harness import Gateway, Recorder, open_gateway
+from tests.harness import Gateway, Recorder, capture_logs, open_gateway
 
 KEY = "sk-s3cret-key"
 NAMED = "query Totals { agents(first: 5) { totalCount } }"
@@ -31,7 +29,7 @@ def restored() -> Iterator[None]:
     logging.root.handlers[:] = handlers
     for name, logger in loggers.items():
         logger.setLevel(levels[name])
-    structlog.reset_defaults()
+    observability.embed()
 
 
 def lines_of(logs: Any) -> list[dict[str, Any]]:

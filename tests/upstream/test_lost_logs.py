@@ -7,11 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
-import structlog
 
 from gateway.demo.rest_api import Workspace, sample_workspace
 from gateway.upstream.redis_sync import MAX_UNSENT, PAUSE
-from tests.harness import Gateway, errors_of
+from tests.harness import Gateway, capture_logs, errors_of
 from tests.store import LIST, NAME, NESTED, REDIS, Slow, Store, replicas, told
 
 pytestmark = pytest.mark.skipif(REDIS is None, reason="redis-server is not installed here")
@@ -274,7 +273,7 @@ async def test_operations_that_begin_together_share_one_reading_of_the_log(store
 @pytest.mark.parametrize("key", ["omnia:identity", "omnia:*:log"])
 async def test_a_redis_that_holds_something_else_there_is_done_without(store: Store, key: str) -> None:
     space, ids = space_of_many()
-    with structlog.testing.capture_logs() as logs:
+    with capture_logs() as logs:
         async with replicas(store.url, workspaces={"demo": space}, count=1) as (one,):
             await names(one)
             await told(store, 1)

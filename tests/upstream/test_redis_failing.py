@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import structlog
 from redis.asyncio import Redis
 
 from gateway.demo.rest_api import sample_workspace
+from tests.harness import capture_logs
 from tests.store import LIST, NAME, NESTED, REDIS, Slow, Store, replicas, told
 
 pytestmark = pytest.mark.skipif(REDIS is None, reason="redis-server is not installed here")
@@ -25,7 +25,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 async def test_a_slow_redis_costs_one_short_wait_and_one_warning(store: Store) -> None:
     space = sample_workspace()
     async with Slow(store.port, 0.2) as slow:
-        with structlog.testing.capture_logs() as logs:
+        with capture_logs() as logs:
             async with replicas(slow.url, workspaces={"demo": space}, settings={"redis_timeout": "0.1"}) as (one, two):
                 for gateway in (one, two):
                     answers = [await gateway.ask(LIST) for _ in range(3)]
@@ -40,7 +40,7 @@ async def test_a_slow_redis_costs_one_short_wait_and_one_warning(store: Store) -
 async def test_a_full_redis_leaves_each_replica_to_its_own_memory_with_one_warning(tmp_path: Path) -> None:
     store = Store(tmp_path)
     await store.start("--maxmemory", "1mb", "--maxmemory-policy", "noeviction")
-    with structlog.testing.capture_logs() as logs:
+    with capture_logs() as logs:
         async with replicas(store.url) as (one, two):
             for gateway in (one, two):
                 for _ in range(3):
@@ -55,7 +55,7 @@ async def test_a_full_redis_leaves_each_replica_to_its_own_memory_with_one_warni
 async def test_a_redis_that_is_killed_is_not_missed_and_is_used_again_when_it_is_back(store: Store) -> None:
     space = sample_workspace()
     changed = next(iter(space.numbers))
-    with structlog.testing.capture_logs() as logs:
+    with capture_logs() as logs:
         async with replicas(store.url, workspaces={"demo": space}) as (one, two):
             await one.data(LIST)
             await store.stop()
@@ -78,7 +78,7 @@ async def test_a_redis_that_is_killed_is_not_missed_and_is_used_again_when_it_is
 
 async def test_a_redis_that_is_not_there_at_the_start_is_found_later(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    with structlog.testing.capture_logs() as logs:
+    with capture_logs() as logs:
         async with replicas(store.url) as (one, two):
             assert len((await one.data(LIST))["phoneNumbers"]["nodes"]) == 60
             await store.start()
@@ -113,7 +113,7 @@ async def test_what_redis_holds_of_another_version_is_passed_over(store: Store) 
 
 
 async def test_a_redis_that_stays_away_is_asked_for_now_and_then_and_warned_of_once(tmp_path: Path) -> None:
-    with structlog.testing.capture_logs() as logs:
+    with capture_logs() as logs:
         async with replicas(Store(tmp_path).url, count=1) as (gateway,):
             await gateway.data(LIST)
             for _ in range(50):

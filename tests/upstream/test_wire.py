@@ -11,14 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
-from structlog.testing import capture_logs
 
 from gateway.app import create_app
 from gateway.settings import load
 from gateway.upstream import errors
 from gateway.upstream.attempt import MAX_MESSAGE, Reply, rejection
 from gateway.upstream.transport.pool import with_authorities
-from tests.harness import errors_of, spent
+from tests.harness import capture_logs, errors_of, spent
 from tests.raw_upstream import answer, raw_upstream
 
 AGENT = answer(b'{"id": "a1", "name": "A", "status": "ACTIVE", "type": "custom", "createdAt": "1", "updatedAt": "2"}')

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import certifi
 import httpx
-import structlog
 from aiohappyeyeballs import start_connection
 
+from gateway.observability.logging import log
 from gateway.upstream.transport.base import USER_AGENT, Sink
 from gateway.upstream.transport.http1 import Connection
 
@@ -212,5 +212,5 @@ def with_authorities(context: ssl.SSLContext, directory: str | None) -> None:
     SSL_CERT_FILE and SSL_CERT_DIR say where the system's are; those of a directory are read when they are needed.
     """
     if not context.cert_store_stats()["x509_ca"] and not any(Path(directory or "/nowhere").glob("*.[0-9]")):
-        structlog.get_logger().warning("no_system_certificates", instead="certifi")
+        log.warning("no_system_certificates", instead="certifi")
         context.load_verify_locations(certifi.where())

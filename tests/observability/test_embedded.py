@@ -1,0 +1,87 @@
+"""The log of a gateway in another application: its own logger, the host's configuration, and never a key."""
+
+import asyncio
+import gc
+import io
+import logging
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import structlog
+from rich.console import Console
+from rich.logging import RichHandler
+
+from tests.harness import open_gateway
+
+KEY = "sk-s3cret-key"
+QUERY = "query Totals { agents { totalCount nodes { numbers { id } } } }"
+WRITE = 'mutation { deletePhoneNumber(id: "x") { deletedPhoneNumberId } }'
+
+
+@pytest.fixture
+def told() -> Iterator[io.StringIO]:
+    """What the host's handler writes, which shows local variables."""
+    text = io.StringIO()
+    console = Console(file=text, width=400)
+    handler = RichHandler(console=console, rich_tracebacks=True, tracebacks_show_locals=True, locals_max_string=10_000)
+    level = logging.root.level
+    logging.root.addHandler(handler)
+    logging.root.setLevel(logging.DEBUG)
+    yield text
+    logging.root.removeHandler(handler)
+    logging.root.setLevel(level)
+
+
+async def test_leaves_the_hosts_logging_and_structlog_alone() -> None:
+    before = logging.root.handlers[:], logging.root.level, dict(structlog.get_config())
+
+    async with open_gateway() as gateway:
+        await gateway.ask(QUERY)
+
+    assert (logging.root.handlers, logging.root.level, structlog.get_config()) == before
+    assert not structlog.is_configured()
+
+
+async def test_writes_its_line_to_its_own_logger(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.INFO, "gateway")
+
+    async with open_gateway() as gateway:
+        await gateway.ask(QUERY)
+
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("gateway", "INFO")
+    assert record.getMessage().startswith("operation method=POST type=query name=Totals status=200 spent=2 ms=")
+    assert capsys.readouterr() == ("", "")
+
+
+async def test_writes_nothing_that_the_host_does_not_want(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "gateway")
+
+    async with open_gateway() as gateway:
+        await gateway.ask(QUERY)
+
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("text", ["boom", f"headers {{'X-API-Key': '{KEY}'}}"])
+@pytest.mark.parametrize("query", [QUERY, WRITE])
+async def test_an_internal_error_shows_no_key_to_a_handler_with_local_variables(
+    text: str, query: str, told: io.StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def fail(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0)
+        raise RuntimeError(text) from ValueError(request.headers["X-API-Key"])
+
+    async with open_gateway() as gateway:
+        gateway.upstream.play(".*", fail)
+        await gateway.ask(query, key=KEY)
+    gc.collect()  # asyncio tells then of exceptions that nobody has retrieved
+
+    assert "field_failed" in told.getvalue()
+    assert "Traceback" in told.getvalue()
+    assert "RuntimeError" in told.getvalue()
+    assert "retrieved" not in told.getvalue()
+    assert KEY not in told.getvalue() + "".join(capsys.readouterr())
