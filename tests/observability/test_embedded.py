@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import httpx
 import pytest
 import structlog
-from rich.console import Console
-from rich.logging import RichHandler
 
 from tests.harness import open_gateway
+
+console = pytest.importorskip("rich.console", reason="rich is not installed")
+rich = pytest.importorskip("rich.logging")
 
 KEY = "sk-s3cret-key"
 QUERY = "query Totals { agents { totalCount nodes { numbers { id } } } }"
@@ -23,8 +24,8 @@ WRITE = 'mutation { deletePhoneNumber(id: "x") { deletedPhoneNumberId } }'
 def told() -> Iterator[io.StringIO]:
     """What the host's handler writes, which shows local variables."""
     text = io.StringIO()
-    console = Console(file=text, width=400)
-    handler = RichHandler(console=console, rich_tracebacks=True, tracebacks_show_locals=True, locals_max_string=10_000)
+    wide = console.Console(file=text, width=400)
+    handler = rich.RichHandler(console=wide, rich_tracebacks=True, tracebacks_show_locals=True, locals_max_string=9999)
     level = logging.root.level
     logging.root.addHandler(handler)
     logging.root.setLevel(logging.DEBUG)
