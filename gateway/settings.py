@@ -43,7 +43,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
-    workers: Annotated[int, Meta(ge=1, le=64, description="processes that share the port")] = 1
+    workers: Annotated[
+        int,
+        Meta(ge=1, le=64, description="processes that share the port"),
+    ] = 1
     upstream_timeout: Annotated[Seconds, Meta(description="s; limit of one attempt at the REST API")] = 10.0
     deadline: Annotated[Seconds, Meta(description="s; end of one operation: what has not arrived is an error")] = 30.0
     upstream_connections: Annotated[Count, Meta(description="connections to the REST API at the most")] = 64
@@ -193,10 +196,17 @@ def _judge(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "redis_url", "must be a redis://, rediss:// or unix:// address."
     if values.get("trusted_only") and not values.get("trusted_documents"):
         yield "trusted_only", "needs GATEWAY_TRUSTED_DOCUMENTS: without a manifest nothing could be run."
+    if values.get("workers", 1) > 1 and not values.get("redis_url") and _remembers(values):
+        problem = "must be 1 without GATEWAY_REDIS_URL while GATEWAY_CACHE_TTL or GATEWAY_STALE_IF_ERROR is set:"
+        yield "workers", f"{problem} a worker would go on with what it remembers from before another's write."
     key = values.get("upstream_api_key", "")
     if not (key.isascii() and key.isprintable() and " " not in key and len(key) <= 256):
         yield "upstream_api_key", "must be at most 256 visible ASCII characters."
     yield from (("cors_origins", problem) for problem in _judge_origins(values.get("cors_origins", ""), key))
+
+
+def _remembers(values: Mapping[str, Any]) -> bool:
+    return bool(values.get("cache_ttl") or values.get("stale_if_error"))
 
 
 def _judge_url(text: str) -> Iterator[str]:

@@ -117,6 +117,16 @@ def test_says_what_a_value_must_be(name: str, text: str, expected: str) -> None:
     assert problems({}, **{name: text}) == [f"GATEWAY_{name.upper()}: must be {expected}, not {text!r}."]
 
 
+@pytest.mark.parametrize("remembering", [{"cache_ttl": "30"}, {"stale_if_error": "30"}])
+def test_several_workers_need_redis_to_remember_answers(remembering: dict[str, str]) -> None:
+    (problem,) = problems({"GATEWAY_WORKERS": "2"}, **remembering)
+
+    assert problem.startswith("GATEWAY_WORKERS: must be 1 without GATEWAY_REDIS_URL while GATEWAY_CACHE_TTL or")
+    load({}, {"workers": "2", "redis_url": "redis://host", **remembering})
+    load({}, {"workers": "2"})
+    load({}, remembering)
+
+
 def test_shows_a_huge_value_only_in_part() -> None:
     (problem,) = problems({}, port="9" * 5000)
 

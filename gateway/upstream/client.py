@@ -65,6 +65,8 @@ class Client:
         )
         self.path = Path(wire, clock, settings.max_rest_calls, self.tenants.keep)
         self.remembers = bool(settings.cache_ttl or settings.stale_if_error)
+        self.joins = settings.workers == 1 or bool(settings.redis_url)
+        """Whether operations join each other's reads: a worker must know of the others' writes, or those are older."""
         self.replicas: Replicas | None = None
         if settings.redis_url:
             lasts = max(settings.cache_ttl, settings.stale_if_error)
@@ -224,12 +226,13 @@ class Session:
     def _board(self, read: Read) -> Flight:
         """Join the flight that a GET is on, or launch it."""
         target, flights = read.target, self.tenant.flights
-        if flight := flights.find(target):
+        key = target if self._client.joins else (target, id(self.bill))
+        if flight := flights.find(key):
             self.bill.saved.coalesced += flight.payer is not self.bill
             return flight
         call, at, wrote = self._admit("GET", target, None), self.clock(), (self.tenant.log.base, flights.writes)
         task = call.launch(self._fly(read, call, at, wrote[0]))
-        return flights.launch(target, task, partial(self._land, read, call, at, wrote), self.bill)
+        return flights.launch(key, task, partial(self._land, read, call, at, wrote), self.bill)
 
     def _landed(self, read: Read, flight: Flight) -> Answer:
         answer: Answer = flight.outcome or self._too_late()

@@ -6,7 +6,7 @@ flight to the others, and the last one to leave ends it. A write makes later rea
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 from typing import Any
 
 from gateway.upstream.errors import Unavailable, UpstreamError
@@ -16,16 +16,16 @@ class Flight:
     """One read under way, and how many wait for it.
 
     Args:
-        target: path and query.
+        key: what was asked, and by whom if only they may join.
         task: brings the body.
         land: makes an answer of it.
         payer: whose bill it is on.
     """
 
-    __slots__ = ("_answer", "_land", "payer", "target", "task", "waiters")
+    __slots__ = ("_answer", "_land", "key", "payer", "task", "waiters")
 
-    def __init__(self, target: str, task: "asyncio.Task[bytes]", land: Callable[[bytes], Any], payer: object) -> None:
-        self.target = target
+    def __init__(self, key: Hashable, task: "asyncio.Task[bytes]", land: Callable[[bytes], Any], payer: object) -> None:
+        self.key = key
         self.task = task
         self.payer = payer
         self.waiters = 0
@@ -69,20 +69,20 @@ class Arrival:
 
 
 class Flights:
-    """The reads under way, by target (path and query)."""
+    """The reads under way, by what was asked."""
 
     def __init__(self) -> None:
         self.writes = 0
         """Writes so far: what was read before one must not be remembered after it."""
-        self._flights: dict[str, Flight] = {}
+        self._flights: dict[Hashable, Flight] = {}
 
-    def find(self, target: str) -> Flight | None:
-        """Return the read of a target that is under way, if there is one."""
-        return self._flights.get(target)
+    def find(self, key: Hashable) -> Flight | None:
+        """Return the read that is under way for this, if there is one."""
+        return self._flights.get(key)
 
-    def launch(self, target: str, task: "asyncio.Task[bytes]", land: Callable[[bytes], Any], payer: object) -> Flight:
+    def launch(self, key: Hashable, task: "asyncio.Task[bytes]", land: Callable[[bytes], Any], payer: object) -> Flight:
         """Let others join a read that has just begun."""
-        flight = self._flights[target] = Flight(target, task, land, payer)
+        flight = self._flights[key] = Flight(key, task, land, payer)
         task.add_done_callback(lambda _: self._land(flight))
         return flight
 
@@ -107,5 +107,5 @@ class Flights:
         self._flights.clear()
 
     def _land(self, flight: Flight) -> None:
-        if self._flights.get(flight.target) is flight:
-            del self._flights[flight.target]
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]

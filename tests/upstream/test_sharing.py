@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 
 from gateway.dataloaders.dataloader import Loader
+from gateway.demo.rest_api import sample_workspace
 from gateway.upstream.errors import Unavailable
 from tests.harness import Fault, Gateway, errors_of, open_gateway, spent
+from tests.plain import through
 
 NESTED = "{ agents(first: 50) { nodes { name numbers { phoneNumber agent { name } } } } }"
 NESTED_CALLS = ["GET /agents?page=1&limit=50", "GET /numbers?page=1&limit=100"]
@@ -220,3 +223,31 @@ async def test_a_deadline_ends_one_callers_wait_and_the_call_where_nobody_else_w
 
     assert errors_of(answer) == [("UPSTREAM_TIMEOUT", ["phoneNumbers"])]
     assert (hasty.calls, spent(answer)) == ([NUMBERS_CALL], 1)
+
+
+async def test_a_worker_among_several_joins_no_read_begun_before_anothers_write() -> None:
+    space = sample_workspace()
+    changed = next(iter(space.numbers))
+    options: Any = {"workspaces": {"demo": space}, "settings": {"workers": "2"}}
+    async with open_gateway(**options) as one, open_gateway(**options) as two:
+        gate = Gate(two)
+        two.upstream.play(NUMBERS_CALL.replace("?", "[?]"), gate, through(two, lambda: None))
+        early = asyncio.ensure_future(two.data(NUMBERS))
+        await gate.reached.wait()
+        await one.data(RENAME, {"id": changed})
+
+        late = await two.data(NUMBERS)
+        gate.opened.set()
+        await early
+
+    assert two.calls == [NUMBERS_CALL] * 2
+    assert {row["id"]: row["friendlyName"] for row in late["phoneNumbers"]["nodes"]}[changed] == "new"
+
+
+async def test_a_worker_among_several_joins_the_reads_of_an_operation_all_the_same() -> None:
+    async with open_gateway(settings={"workers": "2", "max_batch": "2"}) as gateway:
+        batch = [{"query": NUMBERS}] * 2
+        response = await gateway.http.post("/graphql", json=batch, headers={"X-API-Key": "demo"})
+
+        assert gateway.calls == [NUMBERS_CALL]
+    assert response.json()[0]["data"] == response.json()[1]["data"]
