@@ -3,7 +3,7 @@
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
 
@@ -39,6 +39,8 @@ class RawUpstream:
         """Set once a client has closed a connection that hangs, or waits for a request."""
         self.connections = 0
         self.script: list[tuple[bytes, Then]] = [(answer(), "keep")]
+        self.answers: Callable[[str], bytes] | None = None
+        """Answers each call (`GET /agents/a1`) in place of the script."""
         self.url = ""
         self._open: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
 
@@ -60,7 +62,10 @@ class RawUpstream:
             while then == "keep":
                 self.requests.append(await self._request(reader))
                 self.seen.set()
-                data, then = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+                if self.answers:
+                    data, then = self.answers(self.calls[-1]), "keep"
+                else:
+                    data, then = self.script.pop(0) if len(self.script) > 1 else self.script[0]
                 writer.write(data)
                 await writer.drain()
             if then == "hang":

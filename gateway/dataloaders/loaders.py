@@ -16,7 +16,17 @@ from gateway.dataloaders.entities import Inventory, Numbers, Odds
 from gateway.upstream import errors
 from gateway.upstream.client import Answer, Session
 from gateway.upstream.inflight import Arrival
-from gateway.upstream.models import Agent, AgentRef, AgentStatus, Body, Listing, PhoneNumber, PhoneNumberStatus, Row
+from gateway.upstream.models import (
+    Agent,
+    AgentRef,
+    AgentStatus,
+    Body,
+    Listing,
+    PhoneNumber,
+    PhoneNumberStatus,
+    Row,
+    Unreadable,
+)
 from gateway.upstream.paging import PageRequest, Size
 from gateway.upstream.reads import Read
 
@@ -177,7 +187,8 @@ class Loaders:
         asked = [id_ for id_ in ids if id_ not in self._agents.rows and self.agent.asked(id_)]
         there = await self.agent.load_batch(asked)  # who is not there has no numbers to be asked for
         found: dict[str, Any] = {id_: None for id_, agent in zip(asked, there, strict=True) if agent is None}
-        found |= self._numbers.owned(ids)
+        found |= {id_: _no_id() for id_ in ids if isinstance(id_, Unreadable)}
+        found |= self._numbers.owned([id_ for id_ in ids if id_ not in found])
         self.session.bill.saved.primed += len(found)
         for id_ in ids:
             if id_ not in found and (listing := self.session.recall(Read("agent_numbers", id_))):
@@ -247,6 +258,10 @@ class Loaders:
             self._agents.see(listing.rows)
         else:
             self._numbers.see_listing(listing)
+
+
+def _no_id() -> errors.BadAnswer:
+    return errors.BadAnswer("The upstream's answer left out the id that this is asked for with; try again later.")
 
 
 def _answers(arrivals: Sequence[Arrival | Exception]) -> list[Answer]:

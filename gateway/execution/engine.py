@@ -21,10 +21,9 @@ from graphql import (
     validate,
 )
 from strawberry.execution import optimized_is_awaitable
-from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from gateway.execution.errors import RequestError
-from gateway.execution.executor import CompiledExecutor, Counts, Plans, answer
+from gateway.execution.executor import CompiledExecutor, Counts, Plans, TolerantExecutor, answer
 from gateway.execution.limits import LimitExceeded, Limits, check_document, check_text
 from gateway.execution.validation import rules
 from gateway.schema import SCHEMA
@@ -131,7 +130,7 @@ class Engine:
         self, document: Document, operation_name: str | None, variables: Variables | None, context: Context
     ) -> ExecutionResult:
         """Execute one operation; errors are in the result, and its data is dicts, lists and msgspec Structs."""
-        executor: type[StrawberryGraphQLCoreExecutionContext] = StrawberryGraphQLCoreExecutionContext
+        executor: type[TolerantExecutor] = TolerantExecutor
         options: dict[str, Any] = {}
         if self._compiled:
             plans = document.plans(self._schema, operation_name)

@@ -18,6 +18,7 @@ from graphql import (
     DocumentNode,
     GraphQLError,
     GraphQLInputType,
+    GraphQLLeafType,
     GraphQLList,
     GraphQLObjectType,
     GraphQLOutputType,
@@ -31,15 +32,19 @@ from graphql import (
     get_named_type,
     get_nullable_type,
     is_non_null_type,
+    located_error,
     type_from_ast,
 )
 from graphql.execution.collect_fields import FieldDetails
 from graphql.execution.values import VariableValues
 from graphql.pyutils import Path
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+from strawberry.types.field import StrawberryField
 
 from gateway.execution.compiler import GiveUp, Job, Root, Rows, Selection, compile_root, compile_selection, finish
 from gateway.schema.context import Context
+from gateway.upstream.errors import BadAnswer
+from gateway.upstream.models import Unreadable
 
 Variables = Mapping[str, object]
 Answer = Callable[[Rows], Any]
@@ -121,7 +126,56 @@ class Plans:
         return selections
 
 
-class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
+class TolerantExecutor(StrawberryGraphQLCoreExecutionContext):
+    """Executes one operation; an object of a list with an unreadable value is left out, with an error at its path.
+
+    Null in its place would null the whole list: all lists of the schema are of non-null objects. The index in the
+    path counts the objects as the upstream sent them.
+    """
+
+    @staticmethod
+    def complete_leaf_value(return_type: GraphQLLeafType, result: Any) -> Any:
+        """Complete a value."""
+        if isinstance(result, Unreadable):
+            raise _unreadable()
+        return StrawberryGraphQLCoreExecutionContext.complete_leaf_value(return_type, result)
+
+    def complete_list_value(
+        self,
+        return_type: GraphQLList[Any],
+        field_details_list: list[FieldDetails],
+        info: GraphQLResolveInfo[Any],
+        path: Path,
+        result: Any,
+        position_context: Any,
+    ) -> Any:
+        """Complete a list."""
+        item = get_nullable_type(return_type.of_type)
+        if isinstance(item, GraphQLObjectType) and type(result) is list:
+            places = (path.add_key(at, None) for at in range(len(result)))
+            objects = zip(places, result, strict=True)
+            result = [value for place, value in objects if self._readable(item, field_details_list, place, value)]
+        return super().complete_list_value(return_type, field_details_list, info, path, result, position_context)
+
+    def _readable(self, type_: GraphQLObjectType, details: list[FieldDetails], path: Path, value: object) -> bool:
+        """Tell whether all that is selected on an object and must not be null can be read; collect an error if not."""
+        for key, selected in self.collect_subfields(type_, details).grouped_field_set.items():
+            field = type_.fields.get(selected[0].node.name.value)
+            definition: StrawberryField | None = field and field.extensions.get("strawberry-definition")
+            if field is None or definition is None or not (definition.is_basic_field and is_non_null_type(field.type)):
+                continue
+            found, below = getattr(value, definition.python_name, None), path.add_key(key, type_.name)
+            if isinstance(found, Unreadable):
+                nodes = [detail.node for detail in selected]
+                self.collected_errors.add(located_error(_unreadable(), nodes, below.as_list()), below)
+                return False
+            inner = field.type.of_type
+            if isinstance(inner, GraphQLObjectType) and not self._readable(inner, selected, below, found):
+                return False
+        return True
+
+
+class CompiledExecutor(TolerantExecutor):
     """Executes one operation.
 
     Args:
@@ -153,21 +207,21 @@ class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
         )
         return self._complete(return_type, field_details_list, [result], itemgetter(0), slow)
 
-    def complete_list_value(
+    def complete_iterable_value(
         self,
-        return_type: GraphQLList[Any],
+        item_type: GraphQLOutputType,
         field_details_list: list[FieldDetails],
         info: GraphQLResolveInfo[Any],
         path: Path,
-        result: Any,
+        items: Any,
         position_context: Any,
     ) -> Any:
         """Answer a list of objects."""
         slow = partial(
-            super().complete_list_value, return_type, field_details_list, info, path, result, position_context
+            super().complete_iterable_value, item_type, field_details_list, info, path, items, position_context
         )
-        item = get_nullable_type(return_type.of_type)
-        return self._complete(item, field_details_list, result, _rows, slow) if type(result) is list else slow()
+        item: Any = get_nullable_type(item_type)
+        return self._complete(item, field_details_list, items, _rows, slow) if type(items) is list else slow()
 
     def _complete(
         self, type_: GraphQLOutputType, details: list[FieldDetails], objects: list[object], answer: Answer, slow: Slow
@@ -221,6 +275,10 @@ class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
 
 def _rows(rows: Rows) -> Rows:
     return rows
+
+
+def _unreadable() -> BadAnswer:
+    return BadAnswer("The upstream's answer left this value out, or it cannot be read; try again later.")
 
 
 async def answer(plans: Plans, counts: Counts, context: Context, variables: Variables) -> dict[str, Any] | None:

@@ -18,6 +18,9 @@ from gateway.upstream.errors import InvalidInput
 from gateway.upstream.models import Listing, Row
 from gateway.upstream.paging import MAX_LIMIT, PageRequest
 
+MAX_INT = 2**31 - 1
+"""GraphQL's largest Int (specification, section 3.5.1)."""
+
 Fetch = Callable[[list[PageRequest], int | None], Awaitable[list[Listing[Row]]]]
 """Loads pages; the number is that of the rows which the window will have, None where that is not known."""
 
@@ -112,10 +115,11 @@ async def connect(
                 least = told.limit  # larger pages than asked for: other rows than asked for
                 continue
             rows.update(enumerate(page.rows[:size], (request.page - 1) * size))
-        stop = min(start + first, total or 0)
+        total = max(total or 0, max(rows, default=-1) + 1)  # an empty page may tell a total that others disproved
+        stop = min(start + first, total)
         at = next((at for at in range(start, stop) if at not in rows), stop)
         if at >= stop or (len(rows), least) == before:
-            return Connection([rows[i] for i in range(start, at)], total or 0, start, scope)
+            return Connection([rows[i] for i in range(start, at)], min(total, MAX_INT), start, scope)
 
 
 def _offset(cursor: str, scope: str) -> int:

@@ -5,6 +5,7 @@ or header of one caller can reach another. A body is unpacked here, within a cap
 wrong leaves as an `errors.UpstreamError`, and says whether the upstream may have seen the call.
 """
 
+import contextlib
 import zlib
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import httpx
 import msgspec
 
-from gateway.upstream import errors, models
+from gateway.upstream import errors, models, repair
 from gateway.upstream.transport.base import Transport
 from gateway.upstream.transport.httpx import HttpxTransport
 from gateway.upstream.transport.pool import Pool
@@ -20,6 +21,11 @@ from gateway.upstream.transport.pool import Pool
 MAX_MESSAGE = 500
 """Characters of an upstream's message that are passed on."""
 
+MAX_MEMBERS = 1000
+"""Gzip members of one answer; each costs a pass over what follows it."""
+
+_CODINGS = {"gzip", "x-gzip", "deflate"}
+_GZIP = b"\x1f\x8b"
 _ERROR_BODY = msgspec.json.Decoder(models.ErrorBody)
 _FAILURES = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TimeoutError, OSError, zlib.error)
 _NEVER_SENT = (
@@ -104,7 +110,7 @@ class _Intake:
         self.sending = sending
         self._max_bytes = max_bytes
         self._headers: Mapping[str, str] = {}
-        self._unpack: zlib._Decompress | None = None
+        self._unpacker: _Unpacker | None = None
         self._first: bytes | None = None
         self._rest = bytearray()
         self._size = 0
@@ -113,18 +119,17 @@ class _Intake:
         """Take status and headers."""
         self.status = status
         self._headers = headers
-        encoding = headers.get("content-encoding", "identity").lower()
-        if encoding in {"gzip", "deflate"}:
-            self._unpack = zlib.decompressobj(wbits=47)  # gzip or zlib, by its header
-        elif encoding != "identity":
+        names = (name.strip() for name in headers.get("content-encoding", "").lower().split(","))
+        codings = [name for name in names if name not in {"", "identity"}]
+        if len(codings) == 1 and codings[0] in _CODINGS:
+            self._unpacker = _Unpacker()
+        elif codings:
             raise errors.BadAnswer("The upstream's answer has an encoding that was not asked for; try again later.")
 
     def feed(self, chunk: bytes) -> None:
         """Take a piece of the body."""
-        if self._unpack:
-            if self._unpack.eof:
-                raise _broken()  # zlib would keep whatever follows
-            chunk = self._unpack.decompress(chunk, self._max_bytes + 1 - self._size)
+        if self._unpacker:
+            chunk = self._unpacker.unpack(chunk, self._max_bytes + 1 - self._size)
         self._size += len(chunk)
         if self._size > self._max_bytes:
             raise errors.BadAnswer(
@@ -137,10 +142,51 @@ class _Intake:
 
     def reply(self) -> Reply:
         """Return the answer, which must be complete."""
-        if self._unpack and self._first is not None and not self._unpack.eof:
+        if self._unpacker and self._first is not None and not self._unpacker.complete:
             raise _broken()
         body = self._first or b""
         return Reply(self.status, self._headers, body + self._rest if self._rest else body)
+
+
+class _Unpacker:
+    """Unpacks gzip members, a zlib stream, or deflated data without a header, whatever its coding is called."""
+
+    def __init__(self) -> None:
+        self._stream: zlib._Decompress | None = None
+        self._head = b""
+        self._members = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether what came so far ends where a stream ends."""
+        return self._stream is None and not self._head and self._members > 0
+
+    def unpack(self, packed: bytes, room: int) -> bytes:
+        """Unpack a piece, up to `room` bytes.
+
+        Raises:
+            errors.BadAnswer: something else follows.
+            zlib.error: it is not packed.
+        """
+        packed, self._head, unpacked = self._head + packed, b"", b""
+        while packed and len(unpacked) < room:
+            if self._stream is None:
+                if len(packed) < len(_GZIP):
+                    self._head = packed
+                    break
+                self._stream = self._begin(packed[0], packed[:2])
+            unpacked += self._stream.decompress(packed, room - len(unpacked))
+            packed = self._stream.unused_data
+            if self._stream.eof:
+                self._stream = None
+        return unpacked
+
+    def _begin(self, first: int, head: bytes) -> "zlib._Decompress":
+        if self._members and (head != _GZIP or self._members == MAX_MEMBERS):
+            raise _broken()
+        self._members += 1
+        has_header = head == _GZIP or (first % 16 == zlib.DEFLATED and int.from_bytes(head, "big") % 31 == 0)
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS + 32 if has_header else -zlib.MAX_WBITS)
 
 
 def rejection(reply: Reply) -> errors.UpstreamError:
@@ -172,10 +218,11 @@ def said(reply: Reply, code: str | None = None) -> errors.Answer:
 
 
 def _told(body: bytes) -> models.ErrorBody | None:
-    try:
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _ERROR_BODY.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _ERROR_BODY.decode(repair.clean(body, "strict"))
+    return None
 
 
 def _message(told: models.ErrorBody | None) -> str:

@@ -54,6 +54,12 @@ class PhoneNumberStatus(_Vocabulary):
     UNKNOWN = "UNKNOWN"
 
 
+class Unreadable:
+    """Stands in a row for a required value that the upstream left out or that cannot be read."""
+
+    __slots__ = ()
+
+
 class Agent(Struct, rename="camel", gc=False):
     """An agent, without the keys that GraphQL does not show (`standardConfig`, `actions`, …)."""
 

@@ -5,13 +5,17 @@ one row for a single object. Ids are checked before they enter a path. Facts: th
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 import msgspec
+import structlog
 
-from gateway.upstream import errors, models
+from gateway.upstream import errors, models, repair
 from gateway.upstream.paging import PageRequest
+
+log = structlog.get_logger("gateway")
 
 Kind = Literal["agent", "agents", "agent_numbers", "number", "numbers"]
 
@@ -57,17 +61,16 @@ class Read(msgspec.Struct, frozen=True):
         Raises:
             errors.BadAnswer: it is not of the documented shape.
         """
-        answer: Any = decode(_DECODERS[self.kind], body)
+        answer: Any = _decode(self.kind, body, self.page)
+        if self.page:
+            rows, pagination = answer.data, believed(answer.pagination, self.page, len(answer.data))
+            return models.Listing(rows, pagination, () if self.kind == "agents" else models.unfold(rows))
         match self.kind:
             case "agent":
                 return models.Listing([answer])
-            case "agents":
-                return models.Listing(answer.data, answer.pagination)
             case "agent_numbers":
                 return models.Listing(answer.data, None, models.unfold(answer.data, self.id))
-            case "number":
-                return models.Listing([answer], None, models.unfold([answer]))
-        return models.Listing(answer.data, answer.pagination, models.unfold(answer.data))
+        return models.Listing([answer], None, models.unfold([answer]))
 
 
 def number_path(id_: str) -> str:
@@ -94,16 +97,52 @@ def decode_written(body: bytes, sent: models.Body) -> models.Listing[models.Phon
     Raises:
         errors.BadAnswer: it is not of the documented shape.
     """
-    number: models.PhoneNumber = decode(_DECODERS["number"], body)
+    number: models.PhoneNumber = _decode("number", body, None)
     return models.Listing([number], None, models.unfold([number], sent.get("agentId", msgspec.UNSET)))
 
 
-def decode(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
-    """Decode JSON of a documented shape, or raise `errors.BadAnswer`."""
+def _decode(kind: Kind, body: bytes, asked: PageRequest | None) -> Any:
+    """Decode an object, a list or a page that was `asked` for; one that is not as documented is read row by row.
+
+    Raises:
+        errors.BadAnswer: it cannot be read at all.
+    """
     try:
-        return decoder.decode(body)
+        return _DECODERS[kind].decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    row = _DECODERS["agent" if kind in {"agent", "agents"} else "number"]
+    try:
+        if kind in {"agent", "number"}:
+            return repair.read_object(body, row)
+        rows, told = repair.read_rows(body, row)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise errors.BadAnswer("The upstream's answer is not of the documented shape; try again later.") from error
+    unreadable = sum(isinstance(value, models.Unreadable) for row in rows for value in msgspec.structs.astuple(row))
+    log.warning("upstream_answer_repaired", kind=kind, rows=len(rows), unreadable_values=unreadable)
+    return models.Page(rows, _pagination(told, asked, len(rows))) if asked else models.AgentNumbers(rows)
+
+
+def believed(told: models.Pagination, asked: PageRequest, rows: int) -> models.Pagination:
+    """Return what a page tells of its list; rows that came are believed over a total that does not count them.
+
+    After a full page there may be more rows, however many the total denied: one more is counted then.
+    """
+    size = told.limit if told.limit > 0 else asked.limit
+    seen = (asked.page - 1) * size + min(rows, size) if rows else 0
+    if told.total < seen:
+        told.total = seen + (rows >= size)
+    return told
+
+
+def _pagination(told: Mapping[str, Any], asked: PageRequest, rows: int) -> models.Pagination:
+    """Return a page's pagination as far as it can be read; what it leaves out follows from what was asked and came."""
+    page, limit, total = (repair.whole(told.get(name)) for name in ("page", "limit", "total"))
+    size = asked.limit if limit is None else limit
+    if total is None:
+        more = told.get("hasMore")
+        total = asked.start + rows + (more if isinstance(more, bool) else rows >= size) if rows else 0
+    return models.Pagination(asked.page if page is None else page, size, total)
 
 
 def _segment(id_: str) -> str:

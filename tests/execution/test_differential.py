@@ -32,7 +32,7 @@ from gateway.execution.limits import Limits
 from gateway.schema.context import Context
 from gateway.settings import load
 from gateway.upstream.client import Client
-from gateway.upstream.models import Listing
+from gateway.upstream.models import Listing, Unreadable
 from tests.drawing import Drawing
 
 Place = tuple[str | int, ...]
@@ -130,8 +130,8 @@ class Faults:
     """What goes wrong in one comparison, the same for both executions.
 
     On the wire: a status or an exception for all calls of a kind or for one target, or a small budget. In the
-    rows, where only a bug of ours could put them: null, odd types, exceptions. Ids stay strings: one that is none fails
-    all that is loaded together with it.
+    rows: values that could not be read, and where only a bug of ours could put them: null, odd types, exceptions. Ids
+    stay strings: one that is none fails all that is loaded together with it.
     """
 
     KINDS = (
@@ -147,6 +147,7 @@ class Faults:
         *(("a3", "description", ["list"]), ("a3", "created_at", ValueError("value")), ("a0", "updated_at", 2.5)),
         *(("n1", "phone_number", None), ("n2", "agent_id", ""), ("n2", "status", None), ("n3", "agent_id", "a/../b")),
         *(("n3", "friendly_name", True), ("n4", "created_at", b"bytes"), ("n5", "phone_number", KeyError("value"))),
+        *(("a1", "name", Unreadable()), ("a4", "created_at", Unreadable()), ("n1", "phone_number", Unreadable())),
     )
 
     def __init__(self, random: Random) -> None:

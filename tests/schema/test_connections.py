@@ -13,6 +13,7 @@ from gateway.demo.rest_api import sample_workspace
 from gateway.schema.pagination import Connection, connect
 from gateway.upstream.models import Agent, AgentStatus, AgentType, Listing, Pagination
 from gateway.upstream.paging import PageRequest
+from gateway.upstream.reads import believed
 from tests.harness import Gateway, errors_of, open_gateway
 
 PAGE = "query($first: Int! = 50, $after: String, $status: PhoneNumberStatus) {"
@@ -42,7 +43,7 @@ class List:
         stop = min(request.page * limit, self.total)
         told = self.total if self.says is None else self.says
         rows = [row(i) for i in range((request.page - 1) * limit, stop)]
-        return Listing(rows, Pagination(request.page, limit, told))
+        return Listing(rows, believed(Pagination(request.page, limit, told), request, len(rows)))
 
 
 def after(start: int) -> str | None:
@@ -110,9 +111,9 @@ def test_a_list_that_tells_a_wrong_total_ends_and_sends_nobody_in_circles(
     found = run(rows, start, first)
 
     assert len(rows.requests) <= 205
-    assert [node.id for node in found.nodes] == [f"a{i}" for i in range(min(total, max(says, 0)))][
-        start : start + first
-    ]
+    plain = [f"a{i}" for i in range(total)][start : start + first]
+    # behind a total that is too low, a page size of the upstream's own may leave the rest to the next window
+    assert [node.id for node in found.nodes] == plain[: len(found.nodes) if most < 100 and says < total else None]
     assert found.nodes or not found.page_info.has_next_page
 
 
@@ -255,9 +256,10 @@ async def test_first_out_of_range_is_refused_without_a_call(gateway: Gateway, li
         ({"limit": 0, "total": 60}, 50, (50, 60, True)),
         ({"limit": 50, "total": 60}, 0, (0, 60, False)),
         ({"limit": 50, "total": 60}, 8, (8, 60, True)),
-        ({"limit": 50, "total": 8}, 50, (8, 8, False)),
+        ({"limit": 50, "total": 8}, 50, (50, 51, True)),
+        ({"limit": 50, "total": 8}, 40, (40, 40, False)),
         ({"limit": 50, "total": 500}, 60, (50, 500, True)),
-        ({"limit": 50, "total": -3}, 50, (0, 0, False)),
+        ({"limit": 50, "total": -3}, 50, (50, 51, True)),
         ({"limit": -1, "total": 50}, 50, (50, 50, False)),
     ],
 )

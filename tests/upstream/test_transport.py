@@ -85,6 +85,9 @@ async def fail(wire: Wire, method: str = "GET") -> tuple[type[Exception], bool]:
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 LONG = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{}"
 MANY = "".join(f"X-{i}: {i}\r\n" for i in range(100_000)).encode()
+GZIP, DEFLATE = "Content-Encoding: gzip", "Content-Encoding: deflate"
+PIECES = f"HTTP/1.1 200 OK\r\n{GZIP}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+PIECES += b"".join(b"1\r\n%c\r\n" % byte for byte in gzip.compress(b"{") + gzip.compress(b"}")) + b"0\r\n\r\n"
 GZIPPED = answer(gzip.compress(b"{}")[:-1], "200 OK", "Content-Encoding: gzip")
 BROKEN: dict[str, tuple[bytes, Then, type[errors.Failed]]] = {
     "no answer": (b"", "close", errors.Unavailable),
@@ -108,6 +111,14 @@ BROKEN: dict[str, tuple[bytes, Then, type[errors.Failed]]] = {
     "chunks cut off": (CHUNKED + b"2\r\n{}\r\n", "close", errors.BadAnswer),
     "body cut off": (LONG, "close", errors.BadAnswer),
     "body reset": (LONG, "reset", errors.BadAnswer),
+    "gzip cut off in the second member": (
+        answer(gzip.compress(b"{}") + b"\x1f", "200 OK", GZIP),
+        "keep",
+        errors.BadAnswer,
+    ),
+    "too many gzip members": (answer(gzip.compress(b"") * 1001, "200 OK", GZIP), "keep", errors.BadAnswer),
+    "gzip members that are a bomb": (answer(BOMB + BOMB, "200 OK", GZIP), "keep", errors.BadAnswer),
+    "gzip and something else": (answer(gzip.compress(b"{}") + b"{}", "200 OK", GZIP), "keep", errors.BadAnswer),
     "gzip cut off": (GZIPPED, "keep", errors.BadAnswer),
     "gzip cut off at once": (answer(BOMB[:4], "200 OK", "Content-Encoding: gzip"), "keep", errors.BadAnswer),
     "no gzip": (answer(b"{}", "200 OK", "Content-Encoding: gzip"), "keep", errors.BadAnswer),
@@ -227,6 +238,16 @@ GOOD: dict[str, tuple[bytes, Then, bytes]] = {
     "chunked": (CHUNKED + b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n", "keep", b"{}"),
     "until the end": (b"HTTP/1.1 200 OK\r\n\r\n{}", "close", b"{}"),
     "gzip": (answer(gzip.compress(b"{}" * 9), "200 OK", "Content-Encoding: GZIP"), "keep", b"{}" * 9),
+    "x-gzip": (answer(gzip.compress(b"{}"), "200 OK", "Content-Encoding: X-GZIP"), "keep", b"{}"),
+    "no coding": (answer(b"{}", "200 OK", "Content-Encoding:"), "keep", b"{}"),
+    "one coding of two": (answer(gzip.compress(b"{}"), "200 OK", "Content-Encoding: identity, gzip"), "keep", b"{}"),
+    "gzip members": (
+        answer(gzip.compress(b"{") + gzip.compress(b"") + gzip.compress(b"}"), "200 OK", GZIP),
+        "keep",
+        b"{}",
+    ),
+    "gzip members in pieces": (PIECES, "keep", b"{}"),
+    "deflate without a header": (answer(zlib.compress(b"{}", wbits=-15), "200 OK", DEFLATE), "keep", b"{}"),
     "deflate": (answer(zlib.compress(b"{}"), "200 OK", "Content-Encoding: deflate"), "keep", b"{}"),
     "after interim answers": (
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + answer(),
