@@ -1,12 +1,20 @@
-"""Documents drawn at random over the real schema, valid and within the limits' depth; for differential tests."""
+"""Documents drawn at random over the real schema, valid and within `LIMITS`; for differential tests."""
 
+import re
 import zlib
 from random import Random
 from typing import Any
 
 from graphql import GraphQLField, GraphQLNamedType, GraphQLObjectType, get_named_type, is_leaf_type
 
+from gateway.execution.limits import Limits
+from gateway.execution.validation import MAX_NESTED_LISTS
 from gateway.schema import SCHEMA
+
+LIMITS = Limits(max_aliases=1000)
+_TOKEN = re.compile(r'"[^"]*"|\w+|[^\s\w]')
+_LARGEST = 50
+"""Tokens of a field, a fragment or the operation's head, without what is below it."""
 
 _TYPES: dict[str, GraphQLNamedType] = SCHEMA._schema.type_map
 _LITERALS = {
@@ -48,14 +56,15 @@ class Drawing:
         self._random = random
         self._used: set[str] = set()
         self._fragments: list[str] = []
+        self._tokens = self._root_fields = self._directives = 0
         if random.random() < 0.12:
             root = " ".join(
-                f"m{at}: {field} {self._selection(self._payload(field), 4)}"
+                f"m{at}: {field} {self._selection(self._payload(field), 4, 0)}"
                 for at, field in enumerate(random.sample(_INPUTS, random.randint(1, 3)))
             )
             kind, body = "mutation", f"{{ {root} }}"
         else:
-            kind, body = "query", self._selection(_TYPES["Query"], random.choice([3, 3, 4, 4, 5, 7, 10]))
+            kind, body = "query", self._selection(_TYPES["Query"], random.choice([3, 3, 4, 4, 5, 7, 10]), 0)
         names = sorted(self._used)
         declared = ", ".join(f"${name}: {_VARIABLES[name][0]}" for name in names)
         self.text = f"{kind}{f'({declared})' if declared else ''} {body} {' '.join(self._fragments)}"
@@ -75,36 +84,50 @@ class Drawing:
         name = field.partition("(")[0]
         return _TYPES[name[0].upper() + name[1:] + "Payload"]
 
-    def _selection(self, type_: GraphQLNamedType, depth: int) -> str:
-        """Draw a selection set of at most `depth` levels; the deeper they may get, the fewer fields."""
+    def _selection(self, type_: GraphQLNamedType, depth: int, lists: int) -> str:
+        """Draw a selection set of at most `depth` levels inside `lists`; the deeper they may get, the fewer fields."""
         assert isinstance(type_, GraphQLObjectType)
-        parts = [self._part(type_, depth) for _ in range(self._random.randint(1, 2 if depth > 4 else 4))]
-        return f"{{ {' '.join(filter(None, parts)) or '__typename'} }}"
+        parts = [self._part(type_, depth, lists) for _ in range(self._random.randint(1, 2 if depth > 4 else 4))]
+        return f"{{ {' '.join(filter(None, parts)) or self._counted(type_, '__typename')} }}"
 
-    def _part(self, type_: GraphQLObjectType, depth: int) -> str:
+    def _part(self, type_: GraphQLObjectType, depth: int, lists: int) -> str:
         drawn = self._random.random()
+        if self._tokens > LIMITS.max_tokens - 3 * _LARGEST:
+            return ""
+        if type_.name == "Query" and self._root_fields == LIMITS.max_root_fields:
+            return ""
         if drawn < 0.06:
-            return f"{self._alias('__typename', 0.3)}__typename{self._directive()}"
+            return self._counted(type_, f"{self._alias('__typename', 0.3)}__typename{self._directive()}")
+        if drawn < 0.22:
+            self._tokens += _LARGEST // 2
         if drawn < 0.14:
             condition = self._random.choice(["", f" on {type_.name}"])
-            return f"...{condition}{self._directive()} {self._selection(type_, depth)}"
+            return f"...{condition}{self._directive()} {self._selection(type_, depth, lists)}"
         if drawn < 0.22:
-            body = self._selection(type_, depth)
+            body = self._selection(type_, depth, lists)
             self._fragments.append(f"fragment F{len(self._fragments)} on {type_.name} {body}")
             return f"...F{len(self._fragments) - 1}{self._directive()}"
         name = self._random.choice([*type_.fields, *(name for name in type_.fields if name in {"numbers", "agent"})])
-        return self._field(name, type_.fields[name], depth)
+        return self._field(name, type_, depth, lists)
 
-    def _field(self, name: str, field: GraphQLField, depth: int) -> str:
+    def _field(self, name: str, type_: GraphQLObjectType, depth: int, lists: int) -> str:
+        field = type_.fields[name]
         below = get_named_type(field.type)
         leaf = is_leaf_type(below)
-        if not leaf and depth < 2:
+        lists += name == "numbers"
+        if not leaf and (depth < 2 or lists > MAX_NESTED_LISTS):
             return ""
         arguments = self._arguments(field)
         # one key never means two things: validation would refuse it
         alias = f"k{zlib.crc32(arguments.encode()) % 1000}_{name}: " if arguments else self._alias(name, 0.1)
-        selection = "" if leaf else f" {self._selection(below, depth - 1)}"
-        return f"{alias}{name}{arguments}{self._directive()}{selection}"
+        text = self._counted(type_, f"{alias}{name}{arguments}{self._directive()}")
+        return text if leaf else f"{text} {self._selection(below, depth - 1, lists)}"
+
+    def _counted(self, type_: GraphQLObjectType, field: str) -> str:
+        """Return a field as it is, and count it and its tokens, with those of the braces below it."""
+        self._tokens += len(_TOKEN.findall(field)) + 2
+        self._root_fields += type_.name == "Query"
+        return field
 
     def _alias(self, name: str, chance: float) -> str:
         return f"{self._random.choice('xy')}_{name}: " if self._random.random() < chance else ""
@@ -120,8 +143,9 @@ class Drawing:
 
     def _directive(self) -> str:
         drawn = self._random.random()
-        if drawn > 0.12:
+        if drawn > 0.12 or self._directives == LIMITS.max_directives:
             return ""
+        self._directives += 1
         condition = self._use(self._random.choice("su")) if drawn < 0.1 else self._random.choice(["true", "false"])
         return f" @{self._random.choice(['skip', 'include'])}(if: {condition})"
 
