@@ -104,9 +104,9 @@ class Endpoint:
         """Bring one request to its answer, whatever comes of it."""
         try:
             _check_accept(exchange.media_type)
-            request = await self._reader.read(scope, exchange.fields, receive)
             key = api_key(exchange.fields, self._fallback_key)
             secret.set(key)
+            request = await self._reader.read(scope, exchange.fields, receive)
             with Caller(receive):
                 # one session for a whole batch: its operations share one budget and one deadline
                 exchange.session = await self._client.session(key, exchange.request_id, fresh=exchange.fresh)

@@ -91,11 +91,12 @@ def api_key(fields: Fields, fallback: str) -> str:
     Raises:
         RequestError: the header is there twice, too long or not visible ASCII.
     """
-    key = fields.get(b"x-api-key", b"").decode("latin-1").strip(" \t")
+    joined = fields.get(b"x-api-key", b"").decode("latin-1")
+    key = joined.strip(" \t")
+    repeated = ", " in joined  # as `header_fields` joins them, empty ones too
     if not key:
         return fallback
-    # a header sent twice is joined with a space, which is none of these characters
-    if len(key) > MAX_KEY or not (key.isascii() and key.isprintable() and " " not in key):
+    if repeated or len(key) > MAX_KEY or not (key.isascii() and key.isprintable() and " " not in key):
         raise _bad(f"X-API-Key must come once, as at most {MAX_KEY} visible ASCII characters.")
     return key
 

@@ -1,106 +1,360 @@
-"""uvicorn's HTTP/1.1 protocol with bounds on how slow and how large the head of a request may be."""
+"""uvicorn's HTTP/1.1 protocol, strict about what a request is, with bounds on what clients may send and hold.
+
+The parser is llhttp. What it lets pass and RFC 9112 refuses is refused here, before a request reaches the application:
+no or several Host headers, unknown transfer codings, HTTP/0.9. `Upgrade` is ignored, as RFC 9110 section 7.8 allows,
+trailers are discarded. A refused request is the last of its connection: nothing after it is parsed.
+"""
 
 import asyncio
+import enum
 import json
+import re
+from typing import NoReturn
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.execution.errors import request_error
+from gateway.http.writer import Writer
+
+_AUTHORITY = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(:[0-9]{0,5})?")
+"""`host[:port]` of RFC 3986, without user information; an empty host, which no http URI has, does not match."""
+_ABSOLUTE = re.compile(rb"https?://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECASE | re.DOTALL)
+_BODY_FIELDS = {b"content-length", b"transfer-encoding"}
 
 
-class Writer(asyncio.Transport):
-    """Sends what is written in one turn of the loop at once: the head of an answer together with its body.
+class _Part(enum.Enum):
+    """What arrives next on a connection."""
 
-    uvicorn writes them one by one, and uvloop sends each: two packets, and two wake-ups of whoever reads them.
-    """
+    REQUEST = enum.auto()
+    HEAD = enum.auto()
+    BODY = enum.auto()
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__()
-        self._transport = transport
-        self._loop = loop
-        self._pieces: list[bytes] = []
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send this at the end of the turn."""
-        if not self._pieces:
-            self._loop.call_soon(self._flush)
-        self._pieces.append(bytes(data))
-
-    def is_closing(self) -> bool:
-        """Tell whether nothing can be sent any more."""
-        return self._transport.is_closing()
-
-    def close(self) -> None:
-        """Send what was written, and close."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._pieces and not self._transport.is_closing():
-            self._transport.write(b"".join(self._pieces))
-        self._pieces.clear()
+class _Refused(Exception):
+    """Stops the parser; the reason is in `Protocol._refusal`."""
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, with caps on how slow and how large the head of a request may be."""
+    """uvicorn's HTTP/1.1; limits are class attributes."""
 
     head_timeout = 10.0
     """Seconds from the connection, or a later request's first byte, to the end of its head."""
     max_head = 64 * 1024
-    """Bytes of request line and headers; what arrives with their end may be more."""
+    """Bytes of request line and headers, of trailers, and of chunk framing between two pieces of a body."""
+    max_pipelined = 100
+    """Requests that wait for the responses to earlier ones of their connection."""
+    linger_timeout = 30.0
+    """Seconds in which a client that is still sending may end, and read the response that refused it."""
+    max_discarded = 128 * 1024 * 1024
+    """Bytes that are read and discarded for that."""
+    write_timeout = 30.0
+    """Seconds after which a client that reads too slowly is disconnected; again and again while it is slow."""
+    write_rate = 16 * 1024
+    """Bytes per second that it must read."""
+    max_waiting = 128 * 1024 * 1024
+    """Bytes of responses that wait for slow clients in this process; above it the longest waiting is disconnected."""
+
+    slow_since: float | None = None
+    """Time of the event loop at which the client fell behind."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Wait for the first request."""
         super().connection_made(transport)
-        self.transport = Writer(transport, self.loop)
-        self._head: int | None = None
+        self._socket = transport
+        self.transport = Writer(transport, self.loop, self._end)
+        self._part = _Part.REQUEST
+        self._unread = 0  # bytes since the last that were the beginning of a request or a piece of its body
+        self._whole = False  # whether all that has just arrived belongs to the head that begins in it
+        self._fields = 0  # bytes of complete headers or trailers
+        self._open = 0  # requests without a complete response
+        self._refusal: tuple[str, str] | None = None
+        self._discarded = 0
+        self._ignoring_upgrade = False
+        self._slow: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None
         self._hurry: asyncio.TimerHandle | None = self.loop.call_later(self.head_timeout, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop every timer."""
         self._relax()
+        self._caught_up()
+        if self._linger is not None:
+            self._linger.cancel()
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        """Let the request under way end; do not wait for a client that was told to go."""
+        super().shutdown()
+        if self._linger is not None:
+            self._socket.close()
+
+    # Reading
+
     def data_received(self, data: bytes) -> None:
-        """Read on, unless the head grows too large."""
-        super().data_received(data)
-        if self._head is not None and not self.transport.is_closing():
-            self._head += len(data)
-            if self._head > self.max_head:
-                self._refuse("431 Request Header Fields Too Large", f"The headers are over {self.max_head} bytes.")
-            elif self._hurry is None:  # most heads arrive whole, and never need it
-                self._hurry = self.loop.call_later(self.head_timeout, self._too_slow)
-        elif self._hurry is None and self.cycle and self.cycle.response_complete:
-            # blank lines between requests: they have stopped uvicorn's own timer, and begin nothing
+        """Parse what arrives, or discard it after the last request of the connection."""
+        if self._refusal or self.transport.is_closing():
+            self._discard(len(data))
+            return
+        self._unset_keepalive_if_required()
+        self._unread += len(data)
+        self._whole = self._part is _Part.REQUEST
+        try:
+            self._parse(data)
+            self._check_progress()
+        except (httptools.HttpParserError, _Refused):
+            self._refusal = self._refusal or ("400 Bad Request", "This is not a request of HTTP/1.1 (RFC 9112).")
+            self._refuse()
+
+    def _parse(self, data: bytes) -> None:
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._ignore_upgrade()
+            else:
+                return
+
+    def _ignore_upgrade(self) -> None:
+        """Read the body of a request with `Upgrade`, and what follows, as HTTP/1.1.
+
+        llhttp takes everything after such a head for another protocol. A new parser gets a head that says no more
+        than how long the body is.
+        """
+        fields = [b"%b: %b" % field for field in self.headers if field[0] in _BODY_FIELDS]
+        connection = b"keep-alive" if self.cycle.keep_alive else b"close"
+        head = b"\r\n".join([b"POST / HTTP/1.1", b"Connection: " + connection, *fields, b"", b""])
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._ignoring_upgrade = True
+        self.parser.feed_data(head)
+        self._ignoring_upgrade = False
+
+    def _check_progress(self) -> None:
+        """Bound the bytes and the time of what is not complete."""
+        if self._unread > self.max_head:
+            self._reject("431 Request Header Fields Too Large", f"Headers or trailers are over {self.max_head} bytes.")
+        if self._part is _Part.HEAD and self.parser.get_http_version() == "0.9":
+            self._reject("400 Bad Request", "HTTP/0.9 is not served.")
+        # most heads arrive whole, and never need the timer; blank lines between requests have stopped uvicorn's own
+        waits = self._part is _Part.HEAD or (self._part is _Part.REQUEST and not self._open)
+        if waits and self._hurry is None:
             self._hurry = self.loop.call_later(self.head_timeout, self._too_slow)
 
     def on_message_begin(self) -> None:
-        """Count the bytes of the head, and the time anew."""
+        """Count bytes and time of the head anew."""
         super().on_message_begin()
-        self._head = 0
+        self._part = _Part.HEAD
+        self._fields = 0
+        if not self._whole:
+            self._unread = 0
+        self._whole = False
         self._relax()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, and discard a trailer."""
+        self._fields += len(name) + len(value) + 4  # with ": " and the end of the line
+        if self._fields > self.max_head:
+            self._reject("431 Request Header Fields Too Large", f"Headers or trailers are over {self.max_head} bytes.")
+        if self._part is _Part.HEAD:
+            super().on_header(name, value.rstrip(b" \t"))
+
     def on_headers_complete(self) -> None:
-        """Stop waiting: the endpoint has its own patience with the body."""
-        self._head = None
+        """Start the request, or refuse it."""
+        if not self._ignoring_upgrade:
+            self._check_head()
+            super().on_headers_complete()
+            self._open += 1
+        self._part = _Part.BODY
+        self._unread = self._fields = 0
         self._relax()
-        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body, which is worth some framing."""
+        self._unread = max(0, self._unread - 8 * len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Wait for the next request."""
+        if not self.parser.should_upgrade():  # else llhttp has not read the body yet
+            self._part = _Part.REQUEST
+            self._unread = 0
+            super().on_message_complete()
+
+    def _should_upgrade(self) -> bool:
+        return False
+
+    # What RFC 9112 refuses and llhttp does not
+
+    def _check_head(self) -> None:
+        version = self.parser.get_http_version()
+        if version not in {"1.1", "1.0"}:
+            self._reject("505 HTTP Version Not Supported" if version > "1.1" else "400 Bad Request", "Use HTTP/1.1.")
+        if self.parser.get_method() == b"CONNECT":
+            self._reject("400 Bad Request", "CONNECT is not served: this is not a proxy.")
+        self._check_target()
+        names = [name for name, _ in self.headers]
+        self._check_host(names.count(b"host"), version)
+        if b"transfer-encoding" in names:
+            self._check_codings(version)
+        if version == "1.0":
+            self.expect_100_continue = False  # RFC 9110 section 10.1.1
+        if len(self.pipeline) >= self.max_pipelined:
+            self._reject("400 Bad Request", f"More than {self.max_pipelined} requests wait for a response.")
+
+    def _check_target(self) -> None:
+        """Turn an absolute target into path and Host, which it replaces (RFC 9112 section 3.2.2)."""
+        if b"#" in self.url:
+            self._reject("400 Bad Request", "The request target must not have a fragment.")
+        if self.url.startswith(b"/") or (self.url == b"*" and self.parser.get_method() == b"OPTIONS"):
+            return
+        absolute = _ABSOLUTE.fullmatch(self.url)
+        if not absolute:
+            self._reject("400 Bad Request", "The request target must be a path or an http URI.")
+        authority, path, query = absolute.groups(b"")
+        self.url = (path or b"/") + query
+        if not any(name == b"host" for name, _ in self.headers):
+            self.headers.append((b"host", b""))
+        self.headers[:] = [(name, authority if name == b"host" else value) for name, value in self.headers]
+
+    def _check_host(self, count: int, version: str) -> None:
+        if count > 1 or (not count and version == "1.1"):
+            self._reject("400 Bad Request", "A request must have one Host header.")
+        if count and not _AUTHORITY.fullmatch(next(value for name, value in self.headers if name == b"host")):
+            self._reject("400 Bad Request", "The Host header must be a host, with or without a port.")
+
+    def _check_codings(self, version: str) -> None:
+        values = b",".join(value for name, value in self.headers if name == b"transfer-encoding")
+        codings = [coding.strip(b" \t").lower() for coding in values.split(b",")]
+        if version == "1.0" or b"chunked" in codings[:-1]:
+            self._reject("400 Bad Request", "The Transfer-Encoding cannot be read.")
+        if codings != [b"chunked"]:
+            self._reject("501 Not Implemented", "The only transfer coding that is read is chunked.")
+
+    def _reject(self, status: str, problem: str) -> NoReturn:
+        self._refusal = (status, problem)
+        raise _Refused
+
+    # Refusing
+
+    def _too_slow(self) -> None:
+        self._refusal = ("408 Request Timeout", f"The headers did not arrive within {self.head_timeout:g} s.")
+        self._refuse()
+
+    def _refuse(self) -> None:
+        """Answer with the refusal, after the responses to earlier requests, and close."""
+        self._relax()
+        if self._part is _Part.BODY and not self.cycle.response_started:
+            # the application reads this very request: it must not answer as well
+            if self.pipeline and self.pipeline[0][0] is self.cycle:
+                self.pipeline.popleft()
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self._open -= 1
+        if not self._open:
+            self._send_refusal()
+
+    def _send_refusal(self) -> None:
+        if self._refusal and self._part is not _Part.REQUEST:  # a client that sent nothing expects no response
+            status, problem = self._refusal
+            body = json.dumps({"errors": [request_error(problem, "BAD_REQUEST")]})
+            head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close"
+            shown = "" if self.parser.get_method() == b"HEAD" else body
+            self.transport.write(f"HTTP/1.1 {status}\r\n{head}\r\n\r\n{shown}".encode("ascii"))
+        self.transport.close()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or refuse it."""
+        self._open -= 1
+        super().on_response_complete()
+        if self._refusal and not self._open:
+            self._send_refusal()
 
     def _relax(self) -> None:
         if self._hurry is not None:
             self._hurry.cancel()
             self._hurry = None
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: no WebSocket is meant to be served, and the log is not the caller's to fill."""
+    # Writing and closing
 
-    def _too_slow(self) -> None:
-        self._refuse("408 Request Timeout", f"The headers did not arrive within {self.head_timeout:g} s.")
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Run the application; a response before the end of the request's body is the connection's last."""
 
-    def _refuse(self, status: str, problem: str) -> None:
-        # who has said nothing expects no answer, and one into the middle of another would be part of that
-        if self._head is not None and (self.cycle is None or self.cycle.response_complete):
-            body = json.dumps({"errors": [request_error(problem, "BAD_REQUEST")]})
-            head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close"
-            self.transport.write(f"HTTP/1.1 {status}\r\n{head}\r\n\r\n{body}".encode("ascii"))
-        self.transport.close()
+        async def run(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+            async def announce(message: ASGISendEvent) -> None:
+                if cycle.more_body and not cycle.response_started:
+                    cycle.keep_alive = False
+                await send(message)
+
+            await app(scope, receive, announce)
+
+        super()._start_asgi_task(cycle, run)
+
+    def _end(self) -> None:
+        """Close the connection; where the client is still sending, not before it has read the response.
+
+        To close a socket with unread bytes resets the connection, and the response is lost (RFC 9112 section 9.6).
+        """
+        if self._socket.is_closing():
+            return
+        if self.waiting:
+            self._watch()
+        if self.pipeline or self._part is not _Part.REQUEST:
+            self._socket.write_eof()
+            self.flow.resume_reading()
+            self._linger = self.loop.call_later(self.linger_timeout, self._socket.close)
+        else:
+            self._socket.close()
+
+    def _discard(self, size: int) -> None:
+        self._discarded += size
+        if self._discarded > self.max_discarded:
+            self._socket.abort()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were not sent yet, because the client has not read those before."""
+        return self._socket.get_write_buffer_size()
+
+    def disconnect(self) -> None:
+        """Close the connection without sending what waits."""
+        self._socket.abort()
+
+    def pause_writing(self) -> None:
+        """Begin to watch a client that reads more slowly than responses are written."""
+        super().pause_writing()
+        self._watch()
+        slow = [each for each in self.connections if isinstance(each, Protocol) and each.slow_since is not None]
+        total = sum(each.waiting for each in slow)
+        for each in sorted(slow, key=lambda each: each.slow_since or 0.0):
+            if total <= self.max_waiting or each is self:
+                break
+            total -= each.waiting
+            each.disconnect()
+
+    def resume_writing(self) -> None:
+        """Stop watching; but where the connection is to be closed, until everything is sent."""
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._caught_up()
+
+    def _watch(self) -> None:
+        if self._slow is None:
+            self.slow_since = self.loop.time()
+            self._slow = self.loop.call_later(self.write_timeout, self._check_reader, self.waiting)
+
+    def _check_reader(self, before: int) -> None:
+        self._slow = None
+        waiting = self.waiting
+        if waiting and before - waiting < self.write_rate * self.write_timeout:
+            self.disconnect()
+        elif waiting:
+            self._slow = self.loop.call_later(self.write_timeout, self._check_reader, waiting)
+
+    def _caught_up(self) -> None:
+        self.slow_since = None
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None

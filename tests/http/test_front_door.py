@@ -139,8 +139,9 @@ async def test_refuses_a_key_that_is_none_without_a_call(gateway: Gateway, key: 
     assert key not in response.text
 
 
-async def test_refuses_two_keys_without_a_call(gateway: Gateway) -> None:
-    headers = [("X-API-Key", "demo"), ("X-API-Key", "demo-2")]
+@pytest.mark.parametrize("keys", [("demo", "demo-2"), ("demo", "demo"), ("demo", ""), ("", "demo"), ("", "")], ids=repr)
+async def test_refuses_two_keys_without_a_call(gateway: Gateway, keys: tuple[str, str]) -> None:
+    headers = [("X-API-Key", key) for key in keys]
 
     response = await gateway.http.post("/graphql", json={"query": AGENTS}, headers=headers)
 

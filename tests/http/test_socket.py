@@ -7,7 +7,8 @@ import socket
 import httpx
 import pytest
 
-from gateway.http.server import Protocol, Writer
+from gateway.http.server import Protocol
+from gateway.http.writer import Writer
 from tests.server import serve, talk
 
 BODY = b'{"query": "{ __typename }"}'

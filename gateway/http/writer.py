@@ -1,0 +1,49 @@
+"""Sends responses: in one piece where they are written in one turn of the loop."""
+
+import asyncio
+from collections.abc import Callable
+
+
+class Writer(asyncio.Transport):
+    """Collects what is written in one turn of the event loop, and sends it at once.
+
+    uvicorn writes the head and the body of a response one by one, and uvloop sends each: two packets, and two
+    wake-ups of the client.
+
+    Args:
+        transport: the connection.
+        loop: its event loop.
+        end: closes the connection; called once, after everything was sent to `transport`.
+    """
+
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, end: Callable[[], None] | None = None
+    ) -> None:
+        super().__init__()
+        self._transport = transport
+        self._loop = loop
+        self._end = end or transport.close
+        self._pieces: list[bytes] = []
+        self._closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send this at the end of the turn."""
+        if not self._pieces:
+            self._loop.call_soon(self._flush)
+        self._pieces.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        """Tell whether nothing can be sent any more."""
+        return self._closed or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Send what was written, and close."""
+        if not self._closed:
+            self._flush()
+            self._closed = True
+            self._end()
+
+    def _flush(self) -> None:
+        if self._pieces and not self.is_closing():
+            self._transport.write(b"".join(self._pieces))
+        self._pieces.clear()
