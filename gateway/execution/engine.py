@@ -9,6 +9,7 @@ from collections import OrderedDict
 from inspect import isawaitable
 from typing import Any
 
+import msgspec
 from graphql import (
     DocumentNode,
     ExecutionResult,
@@ -18,14 +19,13 @@ from graphql import (
     OperationType,
     execute,
     parse,
-    validate,
 )
 from strawberry.execution import optimized_is_awaitable
 
-from gateway.execution.errors import RequestError
+from gateway.execution.errors import RequestError, is_callers
 from gateway.execution.executor import CompiledExecutor, Counts, Plans, TolerantExecutor, answer
 from gateway.execution.limits import LimitExceeded, Limits, check_document, check_text
-from gateway.execution.validation import rules
+from gateway.execution.validation import MAX_ERRORS, Validator
 from gateway.schema import SCHEMA
 from gateway.schema.context import Context
 
@@ -33,8 +33,11 @@ MAX_DOCUMENTS = 1000
 """Documents kept; frontends have some hundred. Their text is bounded too, since one may be large."""
 MAX_TEXT = 8 * 1024 * 1024
 """Characters of text kept in all; a parsed document takes about 50 times its text."""
+MAX_SUGGESTED = 4096
+"""Bytes of variables up to which their errors suggest names: the search takes time with each character."""
 
 Variables = dict[str, Any]
+_ENCODE = msgspec.json.Encoder().encode
 
 
 class Document:
@@ -89,8 +92,7 @@ class Engine:
         self._compiled = compiled
         self._schema = SCHEMA._schema  # noqa: SLF001 - Strawberry keeps graphql-core's schema there, and offers no other way
         self._limits = limits
-        self._hide = not introspection
-        self._rules = rules(introspection=introspection)
+        self._validator = Validator(self._schema, introspection=introspection)
         self._documents: OrderedDict[str, Document] = OrderedDict()
         self._text = 0
 
@@ -121,8 +123,7 @@ class Engine:
             if f"more than {self._limits.max_tokens} tokens" in error.message:
                 raise RequestError("OPERATION_TOO_LARGE", error) from error
             raise RequestError("GRAPHQL_PARSE_FAILED", error) from error
-        problems = validate(self._schema, node, self._rules, hide_suggestions=self._hide)
-        if problems:
+        if problems := self._validator.problems(node):
             raise RequestError("GRAPHQL_VALIDATION_FAILED", *problems)
         return node
 
@@ -146,10 +147,15 @@ class Engine:
             operation_name=operation_name,
             executor_class=executor,
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # bool, where graphql-core wants a guard
-            hide_suggestions=self._hide,
+            max_coercion_errors=MAX_ERRORS,
+            hide_suggestions=self._validator.hides or len(_ENCODE(variables)) > MAX_SUGGESTED,
             **options,
         )
-        return await result if isawaitable(result) else result
+        if isawaitable(result):
+            result = await result
+        for error in filter(is_callers, result.errors or ()):
+            self._validator.masked(error, document.node)
+        return result
 
 
 def is_mutation(operation: OperationDefinitionNode) -> bool:

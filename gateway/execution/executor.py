@@ -52,6 +52,8 @@ Slow = Callable[[], Any]
 
 _ROOT = [Root()]
 _NO_VARIABLES = VariableValues({}, {})
+MAX_STRING = 4096
+"""Characters of a variable: no argument takes as many, and graphql-core compares them with each value of an enum."""
 MAX_CONDITIONS = 32
 """Answers to one operation's Boolean variables whose selections are kept; n variables have 2^n."""
 
@@ -109,7 +111,9 @@ class Plans:
         coerced = dict(self._defaults)
         for name, type_ in self._types.items():
             if name in given:
-                coerced[name] = coerce_input_value(given[name], type_)
+                if type(value := given[name]) is str and len(value) > MAX_STRING:
+                    raise GiveUp
+                coerced[name] = coerce_input_value(value, type_)
             # by identity: Undefined equals None
             if coerced.get(name, Undefined) is Undefined and (name in given or is_non_null_type(type_)):
                 raise GiveUp

@@ -1,4 +1,4 @@
-"""The static caps on one document: tokens, depth, aliases, root fields, directives.
+"""The static caps on one document: tokens, fields, depth, aliases, root fields, directives, introspection.
 
 `endpoint` calls `check_document` after parsing and before validation, so a document may hold anything the
 grammar allows: unknown, unused, duplicate and circular fragments are left for validation to name.
@@ -7,11 +7,11 @@ twice (outside and inside introspection): time is linear in the document, howeve
 Nothing here recurses. Bytes are counted where the body is read, tokens a first time by the parser.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-from graphql.language import ast
+from graphql.language import TokenKind, ast
 
 from gateway.settings import Settings
 
@@ -21,12 +21,33 @@ from gateway.settings import Settings
 INTROSPECTION_DEPTH = 20
 INTROSPECTION_FIELDS = frozenset({"__schema", "__type"})
 
+# An introspection is answered by graphql-core, object by object, and a whole schema takes some 15 ms: aliases
+# multiply that, and those inside each other multiply each other. Tools use none, and write some 230 fields.
+MAX_SCHEMAS = 1
+MAX_TYPES = 5
+MAX_INTROSPECTION_ALIASES = 0
+MAX_INTROSPECTION_FIELDS = 300
+
+# Operations and fragments in one document: some rules walk each of them, with all that it reaches.
+MAX_DEFINITIONS = 100
+
+# Characters of one name. Names are repeated in answers, in the paths and messages of errors and in compiled rows.
+MAX_NAME = 128
+
 # Lists and objects inside each other in one literal. Inputs of this schema nest once, graphql-core coerces
 # literals recursively, and its parser gives up below 200 such levels.
 LITERAL_DEPTH = 32
 
-# Characters of text for each token allowed: documents have 4 to 20. The parser reads a megabyte in some 100 ms.
-CHARACTERS_PER_TOKEN = 64
+# Values in all literals of one operation: inputs of this schema have three fields,
+# and an error repeats a whole literal.
+LITERAL_VALUES = 300
+
+# Characters of text for each token allowed: documents have 4 to 20. The parser reads a megabyte in some 300 ms.
+CHARACTERS_PER_TOKEN = 32
+
+# Tokens allowed for each field allowed, at the least: documents have 1.5 to 4, and the large ones at their end. A
+# field costs several times what a token does.
+TOKENS_PER_FIELD = 3
 
 # Counts stop here, so that doubled fragments do not grow into integers of thousands of bits.
 CEILING = 10**9
@@ -79,13 +100,32 @@ class _Key(NamedTuple):
     inside: bool
 
 
+_SUMS = (
+    "fields",
+    "aliases",
+    "directives",
+    "literal_values",
+    "introspection_fields",
+    "introspection_aliases",
+    "schemas",
+    "types",
+)
+"""What a fragment adds as often as it is spread."""
+
+
 @dataclass(slots=True)
 class _Measure:
     """What one definition holds: its own nodes, and those of its spreads once they are added."""
 
+    fields: int = 0
     depth: int = 0
     introspection_depth: int = 0
+    introspection_fields: int = 0
+    introspection_aliases: int = 0
+    schemas: int = 0
+    types: int = 0
     literal_depth: int = 0
+    literal_values: int = 0
     root_fields: int = 0
     aliases: int = 0
     directives: int = 0
@@ -93,12 +133,17 @@ class _Measure:
 
     def count(self, node: ast.FieldNode, level: int, *, inside: bool) -> None:
         """Count one field that stands below `level` others."""
+        self.fields += 1
         self.aliases += node.alias is not None
         if inside:
             self.introspection_depth = max(self.introspection_depth, level + 1)
+            self.introspection_fields += 1
+            self.introspection_aliases += node.alias is not None
         else:
             self.depth = max(self.depth, level + 1)
             self.root_fields += level == 0
+            self.schemas += node.name.value == "__schema"
+            self.types += node.name.value == "__type"
 
     def add(self, other: "_Measure", level: int, *, inside: bool) -> None:
         """Add what a fragment holds that is spread below `level` fields."""
@@ -109,8 +154,8 @@ class _Measure:
             self.depth = max(self.depth, level + other.depth)
             self.root_fields = min(CEILING, self.root_fields + (other.root_fields if level == 0 else 0))
         self.literal_depth = max(self.literal_depth, other.literal_depth)
-        self.aliases = min(CEILING, self.aliases + other.aliases)
-        self.directives = min(CEILING, self.directives + other.directives)
+        for name in _SUMS:
+            setattr(self, name, min(CEILING, getattr(self, name) + getattr(other, name)))
 
 
 def _read(definition: ast.ExecutableDefinitionNode, *, inside: bool = False) -> _Measure:
@@ -137,18 +182,20 @@ def _read(definition: ast.ExecutableDefinitionNode, *, inside: bool = False) -> 
                     todo.append((node.selection_set, 0 if enters else level + 1, within or enters))
     values.extend(argument.value for directive in directives for argument in directive.arguments or ())
     measure.directives = len(directives)
-    measure.literal_depth = _literal_depth(values)
+    measure.literal_depth, measure.literal_values = _literals(values)
     return measure
 
 
-def _literal_depth(values: Iterable[ast.ValueNode]) -> int:
-    depth = 0
+def _literals(values: Sequence[ast.ValueNode]) -> tuple[int, int]:
+    """Return how deep lists and objects nest in literals, and how many values they hold."""
+    depth, count = 0, len(values)
     while nests := [value for value in values if isinstance(value, ast.ListValueNode | ast.ObjectValueNode)]:
         depth += 1
         lists = [value for nest in nests if isinstance(nest, ast.ListValueNode) for value in nest.values]
         objects = [node.value for nest in nests if isinstance(nest, ast.ObjectValueNode) for node in nest.fields]
         values = lists + objects
-    return depth
+        count += len(values)
+    return depth, count
 
 
 class _Meter:
@@ -185,19 +232,39 @@ class _Meter:
 def check_document(document: ast.DocumentNode, limits: Limits) -> None:
     """Refuse a document that is too large to validate or run, in time linear in its size.
 
-    Each operation counts for itself. Depth is levels of fields: fragments add none, and it starts anew below
-    `__schema` and `__type`, against `INTROSPECTION_DEPTH`. What no operation reaches is not counted: unused
-    fragments and type definitions are refused by validation.
+    Each operation counts for itself; only their fields are added up. Depth is levels of fields: fragments add none,
+    and it starts anew below `__schema` and `__type`, against `INTROSPECTION_DEPTH`. What no operation reaches is not
+    counted: unused fragments and type definitions are refused by validation.
 
     Raises:
         LimitExceeded: for the first cap exceeded.
     """
     if document.token_count > limits.max_tokens:
         raise LimitExceeded("tokens", document.token_count, limits.max_tokens, "GATEWAY_MAX_TOKENS")
+    longest = _longest_name(document)
+    if longest > MAX_NAME:
+        raise LimitExceeded("characters in one name", longest, MAX_NAME)
     meter = _Meter(document)
+    fields = 0
     for node in document.definitions:
         if isinstance(node, ast.OperationDefinitionNode):
-            _check(meter.measure(node), limits)
+            measure = meter.measure(node)
+            _check(measure, limits)
+            fields += measure.fields
+    if len(document.definitions) > MAX_DEFINITIONS:
+        raise LimitExceeded("operations and fragments", len(document.definitions), MAX_DEFINITIONS)
+    if fields > (allowed := limits.max_tokens // TOKENS_PER_FIELD):
+        raise LimitExceeded("fields", fields, allowed, "GATEWAY_MAX_TOKENS")
+
+
+def _longest_name(document: ast.DocumentNode) -> int:
+    token = document.loc.start_token if document.loc else None
+    longest = 0
+    while token:
+        if token.kind is TokenKind.NAME:
+            longest = max(longest, token.end - token.start)
+        token = token.next
+    return longest
 
 
 def _check(found: _Measure, limits: Limits) -> None:
@@ -206,8 +273,13 @@ def _check(found: _Measure, limits: Limits) -> None:
         ("aliases", found.aliases, limits.max_aliases, "GATEWAY_MAX_ALIASES"),
         ("root fields", found.root_fields, limits.max_root_fields, "GATEWAY_MAX_ROOT_FIELDS"),
         ("directives", found.directives, limits.max_directives, "GATEWAY_MAX_DIRECTIVES"),
+        ("fields inside introspection", found.introspection_fields, MAX_INTROSPECTION_FIELDS, None),
+        ("fields named __schema", found.schemas, MAX_SCHEMAS, None),
+        ("fields named __type", found.types, MAX_TYPES, None),
+        ("aliases inside introspection", found.introspection_aliases, MAX_INTROSPECTION_ALIASES, None),
         ("levels of introspection depth", found.introspection_depth, INTROSPECTION_DEPTH, None),
         ("levels of lists and objects in one literal", found.literal_depth, LITERAL_DEPTH, None),
+        ("values in literals", found.literal_values, LITERAL_VALUES, None),
     ):
         if count > allowed:
             raise LimitExceeded(what, count, allowed, setting)

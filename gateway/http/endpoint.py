@@ -14,7 +14,7 @@ from graphql import ExecutionResult, OperationDefinitionNode
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.execution.engine import Engine, is_mutation
-from gateway.execution.errors import INTERNAL, Formatted, RequestError, field_error, request_error
+from gateway.execution.errors import INTERNAL, Formatted, RequestError, field_errors, request_error
 from gateway.http.compression import compress
 from gateway.http.disconnect import Caller, Disconnected
 from gateway.http.middleware import SECURITY
@@ -190,7 +190,7 @@ class _Exchange:
 
     def result(self, result: ExecutionResult) -> _Outcome:
         """Return the outcome of what was executed."""
-        errors = [field_error(error) for error in result.errors or ()]
+        errors = field_errors(result.errors or ())
         if result.data is None and not any("path" in error for error in errors):
             return self._refusal(errors)  # nothing was executed: variables that do not fit
         return _Outcome(200, {"data": result.data, "errors": errors} if errors else {"data": result.data})

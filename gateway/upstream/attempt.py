@@ -8,6 +8,7 @@ wrong leaves as an `errors.UpstreamError`, and says whether the upstream may hav
 import contextlib
 import zlib
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 import httpx
@@ -18,6 +19,8 @@ from gateway.upstream.transport.base import Transport
 from gateway.upstream.transport.httpx import HttpxTransport
 from gateway.upstream.transport.pool import Pool
 
+MAX_FIELDS = 10
+"""Fields whose errors are passed on: three messages of 200 characters for each. The inputs have three fields."""
 MAX_MESSAGE = 500
 """Characters of an upstream's message that are passed on."""
 
@@ -208,7 +211,7 @@ def rejection(reply: Reply) -> errors.UpstreamError:
         error = errors.BadAnswer(f"The upstream failed with status {status}; try again later.")
     code = told.error.code if told and isinstance(told.error, models.ErrorDetail) else None
     error.answer = said(reply, code and code[:100])
-    error.field_errors = told.details.field_errors or None if told and told.details else None
+    error.field_errors = _field_errors(told.details.field_errors) if told and told.details else None
     return error
 
 
@@ -232,6 +235,11 @@ def _message(told: models.ErrorBody | None) -> str:
     if told.details and told.details.form_errors:
         message = f"{message}: {'; '.join(told.details.form_errors)}"
     return message[:MAX_MESSAGE]
+
+
+def _field_errors(told: dict[str, list[str]]) -> dict[str, list[str]] | None:
+    fields = islice(told.items(), MAX_FIELDS)
+    return {name[:100]: [message[:200] for message in messages[:3]] for name, messages in fields} or None
 
 
 def _failure(error: Exception, timeout: float, *, answered: bool) -> errors.Failed:

@@ -9,7 +9,8 @@ import pytest
 from graphql import GraphQLError
 
 from gateway.demo.rest_api import sample_workspace
-from gateway.execution.errors import INTERNAL, field_error
+from gateway.execution.errors import INTERNAL, MAX_LOGGED, field_error, field_errors
+from gateway.upstream.errors import Unavailable
 from tests.harness import Fault, Gateway, capture_logs, errors_of, open_gateway
 
 KEY = "demo"
@@ -112,6 +113,15 @@ async def test_passes_on_no_more_than_500_characters(gateway: Gateway) -> None:
 
     assert error["message"] == "m" * 500
     assert error["extensions"]["upstream"] == {"status": 400, "code": "C" * 100, "requestId": "r" * 100}
+
+
+async def test_passes_on_no_more_field_errors_than_anybody_reads(gateway: Gateway) -> None:
+    fields = {f"{n}" * 200: ["m" * 500] * 10 for n in range(10, 100)}
+    body = {"error": "Invalid", "details": {"fieldErrors": fields}}
+
+    error = await failure(gateway, httpx.Response(422, json=body))
+
+    assert error["extensions"]["fieldErrors"] == {f"{n}" * 50: ["m" * 200] * 3 for n in range(10, 20)}
 
 
 @pytest.mark.parametrize(
@@ -255,7 +265,7 @@ async def test_tells_variables_that_do_not_fit_as_the_callers_mistake(
         answer = await gateway.ask(query, variables)
 
     assert errors_of(answer) == [("BAD_USER_INPUT", path)]
-    assert 10 < len(answer["errors"][0]["message"]) <= 500
+    assert 10 < len(answer["errors"][0]["message"]) <= 200
     assert [line["log_level"] for line in logs] == ["info"]
     assert gateway.calls == []
 
@@ -268,6 +278,28 @@ def test_masks_a_value_of_our_own_that_does_not_fit_the_schema() -> None:
 
     assert (error["message"], error["extensions"]) == (INTERNAL, {"code": "INTERNAL_SERVER_ERROR"})
     assert [line["event"] for line in logs] == ["field_failed"]
+
+
+def test_tells_of_a_page_of_failed_fields_and_counts_the_rest() -> None:
+    cause = Unavailable("The upstream cannot be reached.")
+    failed = [GraphQLError(str(cause), path=["rows", n], original_error=cause) for n in range(10_000)]
+    broken = [GraphQLError(SECRET, path=["other", n], original_error=ValueError(SECRET)) for n in range(200)]
+    refused = [GraphQLError(f"Variable ${n} does not fit") for n in range(50)]
+
+    with capture_logs() as logs:
+        errors = field_errors([*failed, *broken, *refused])
+
+    assert [error["path"] for error in errors[:100]] == [["rows", n] for n in range(100)]
+    assert [error["extensions"]["code"] for error in errors[100:]] == [
+        *["INTERNAL_SERVER_ERROR"] * 100,
+        *["BAD_USER_INPUT"] * 5,
+        "UPSTREAM_UNAVAILABLE",
+        "INTERNAL_SERVER_ERROR",
+    ]
+    assert [error["message"] for error in errors[-2:]] == [
+        f"{count} more errors of this code are left out: not every null has its error." for count in (9_900, 100)
+    ]
+    assert len(logs) == MAX_LOGGED
 
 
 async def test_a_key_that_the_upstream_repeats_is_hidden(gateway: Gateway) -> None:

@@ -28,6 +28,14 @@ def refusal(text: str, limits: Limits = UNLIMITED) -> LimitExceeded:
     return caught.value
 
 
+def check(text: str, limits: Limits) -> None:
+    """Check a document against the caps that have a setting, which come before the others."""
+    try:
+        check_document(parse(text), limits)
+    except LimitExceeded as error:
+        assert error.setting is None, error  # noqa: PT017 - none is expected, and some are let pass
+
+
 def only(setting: str, allowed: int) -> Limits:
     """Limits with one cap."""
     caps = {name: allowed if f"GATEWAY_{name.upper()}" == setting else MANY for name in Limits.__slots__}
@@ -141,6 +149,47 @@ def test_bounds_the_nesting_of_lists_and_objects_in_a_literal(
     assert f"has {LITERAL_DEPTH + levels} levels of lists and objects in one literal" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "{ a: __schema { types { name } } b: __schema { types { name } } }",
+            "2 fields named __schema; the limit is 1.",
+        ),
+        ("{ ...F ... { ...F } } fragment F on Query { __schema { a } }", "2 fields named __schema; the limit is 1."),
+        ("{ " + " ".join(f"a{n}: __type(name: 1) {{ name }}" for n in range(6)) + " }", "6 fields named __type"),
+        ("{ __schema { a: types { name } } }", "1 aliases inside introspection; the limit is 0."),
+        ("{ __type(name: 1) { ...F ...F } } fragment F on T { b: a }", "2 aliases inside introspection"),
+        ("{ __schema { " + "a " * 301 + "} }", "301 fields inside introspection; the limit is 300."),
+        ("{ a { " + "...F " * 60 + "} } fragment F on A { " + "a " * 12 + "}", "721 fields; the limit is 666."),
+        (" ".join(f"query Q{n} {{ a {{ {'b ' * 6} }} }}" for n in range(96)), "672 fields; the limit is 666."),
+        (" ".join(f"query Q{n} {{ a }}" for n in range(101)), "101 operations and fragments; the limit is 100."),
+        ("{ a }" + " ".join(f"fragment F{n} on A {{ a }}" for n in range(100)), "101 operations and fragments"),
+        ("{ " + "a" * 129 + ": b }", "129 characters in one name; the limit is 128."),
+        ("query ($a: " + "A" * 129 + ") { a }", "129 characters in one name"),
+        ("{ a(b: [" + "1 " * 300 + "]) }", "301 values in literals; the limit is 300."),
+        ("{ " + "a(b: {c: 1 d: [2]}) " * 76 + "}", "304 values in literals"),
+    ],
+)
+def test_bounds_what_no_setting_raises(text: str, problem: str) -> None:
+    error = refusal(text, Limits(max_root_fields=MANY, max_tokens=2000))
+
+    assert problem in str(error)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{ __schema { types { name } } a: __type(name: 1) { name } b: __type(name: 2) { enumValues { name } } }",
+        "{ " + "a" * 128 + ': b(c: "' + "d" * 5_000 + '") }',
+        " ".join(f"query Q{n} {{ a {{ b c d e f }} }}" for n in range(100)),
+        "{ a { " + "b " * 665 + "} }",
+    ],
+)
+def test_allows_what_is_at_the_limits_that_no_setting_raises(text: str) -> None:
+    check_document(parse(text), Limits())
+
+
 @pytest.mark.parametrize("count", [25, 1000])
 @pytest.mark.parametrize(
     ("leaf", "setting"),
@@ -172,15 +221,16 @@ class Counted(tuple[ast.SelectionNode, ...]):
 
 def test_reads_a_fragment_once_for_ordinary_fields_and_once_for_introspection() -> None:
     count = 200
-    document = parse("{ a { ...F0 } __schema { ...F0 } ...F0 } query B { ...F0 } " + doubled(count, "a"))
+    document = parse("query B { ...F0 } { a { ...F0 } __schema { ...F0 } ...F0 } " + doubled(count, "a"))
     for definition in document.definitions:
         assert isinstance(definition, ast.ExecutableDefinitionNode)
         object.__setattr__(definition.selection_set, "selections", Counted(definition.selection_set.selections))
 
     Counted.reads = 0
-    check_document(document, UNLIMITED)
+    with pytest.raises(LimitExceeded, match="fields inside introspection"):
+        check_document(document, UNLIMITED)
 
-    in_operations, in_fragments = 3 + 1 + 1, 2 * count + 1
+    in_operations, in_fragments = 1 + 3, 2 * count + 1
     assert Counted.reads == in_operations + 2 * in_fragments
 
 
@@ -308,7 +358,7 @@ def test_agrees_with_expanding_every_spread(body: str, bodies: list[str]) -> Non
     }
 
     for setting, count in expected.items():
-        check_document(parse(text), only(setting, count))
+        check(text, only(setting, count))
         assert count == 0 or refusal(text, only(setting, count - 1)).setting == setting
 
 

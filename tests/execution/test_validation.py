@@ -1,5 +1,7 @@
 """The linear rule for fields that share a response name, held against graphql-core's own."""
 
+import re
+
 import pytest
 from graphql import GraphQLSchema, OverlappingFieldsCanBeMergedRule, parse, validate
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.execution.validation import SameFieldsMerge
 from gateway.schema import SCHEMA
-from tests.harness import open_gateway
+from tests.harness import Gateway, open_gateway
 
 CORE: GraphQLSchema = SCHEMA._schema
 
@@ -90,6 +92,60 @@ async def test_names_are_suggested_only_where_introspection_tells_them_anyway(te
     assert "Did you mean" not in messages["false"]
 
 
+SECRET = re.compile(
+    r"(?<![a-z])(Query|Mutation|Agent\w*|PhoneNumber\w*|UpdatePhone\w+|AssignPhone\w+|agentId|friendlyName|input|INACTIVE)\b"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "variables"),
+    [
+        ("{ nothing }", {}),
+        ("{ agents { nothing } }", {}),
+        ("{ agents }", {}),
+        ("{ agents(statu: 1) { totalCount } }", {}),
+        ("{ agent { id } }", {}),
+        ("{ agents(status: SLEEPY) { totalCount } }", {}),
+        ("{ agents(status: 1) { totalCount } }", {}),
+        ("{ agents { nodes { numbers } } }", {}),
+        ("{ agents { nodes { numbers(status: 1) { agent } } } }", {}),
+        ("query ($v: Int) { agents(status: $v) { totalCount } }", {}),
+        ("mutation { assignPhoneNumber }", {}),
+        ("mutation { assignPhoneNumber(input: {}) { __typename } }", {}),
+        ("mutation { assignPhoneNumber(input: 1) { __typename } }", {}),
+        ("mutation { assignPhoneNumber(input: {x: 1, phoneNumber: null}) { __typename } }", {}),
+        ("mutation { updatePhoneNumber(id: 1, input: null) { __typename } }", {}),
+        ("{ ...F } fragment F on Quary { id }", {}),
+        ("{ ... on String { id } }", {}),
+        ("query ($v: AgentStatuz) { agents(status: $v) { totalCount } }", {}),
+        ("subscription { agents }", {}),
+        ("query ($s: AgentStatus) { agents(status: $s) { totalCount } }", {"s": "it's SLEEPY"}),
+        ("query ($s: AgentStatus) { agents(status: $s) { totalCount } }", {"s": ["x"]}),
+        ("mutation ($i: AssignPhoneNumberInput!) { assignPhoneNumber(input: $i) { __typename } }", {"i": {"x": 1}}),
+        ("mutation ($i: AssignPhoneNumberInput!) { assignPhoneNumber(input: $i) { __typename } }", {}),
+        ("query ($n: Int) { agents(first: $n) { totalCount } }", {"n": None}),
+    ],
+)
+async def test_errors_name_nothing_that_only_introspection_tells(text: str, variables: dict[str, object]) -> None:
+    async with open_gateway(settings={"introspection": "false"}) as gateway:
+        errors = (await gateway.ask(text, variables))["errors"]
+    async with open_gateway() as gateway:
+        told = (await gateway.ask(text, variables))["errors"]
+
+    known = set(re.findall(r"\w+", text))
+    assert [name for error in errors for name in SECRET.findall(error["message"]) if name not in known] == []
+    assert [error["extensions"] for error in errors] == [error["extensions"] for error in told]
+    assert len(errors) <= 5
+
+
+async def test_a_mistake_made_often_is_told_once(gateway: Gateway) -> None:
+    answer = await gateway.ask("{ __typename " + "@skip(if: false) " * 50 + "}")
+
+    assert [error["message"] for error in answer["errors"]] == [
+        "The directive '@skip' can only be used once at this location."
+    ]
+
+
 @pytest.mark.parametrize("text", ["{ __schema { queryType { name } } }", '{ __type(name: "Agent") { name } }'])
 async def test_introspection_is_refused_where_it_is_off(text: str) -> None:
     async with open_gateway(settings={"introspection": "false"}) as gateway:
@@ -105,7 +161,7 @@ async def test_introspection_is_refused_where_it_is_off(text: str) -> None:
     ("text", "problem"),
     [
         ("{ __typename " + "x " * 2000 + "}", "more than 2000 tokens"),
-        ("{ __typename }" + " " * 128_000, "128014 characters; the limit is 128000"),
+        ("{ __typename }" + " " * 64_000, "64014 characters; the limit is 64000"),
         ("{ " + "agent(id: 1) { numbers { " * 6 + "id" + " } }" * 6 + " }", "levels of depth"),
     ],
 )
