@@ -62,7 +62,7 @@ class Call:
         self._sent = 0
         self._charged = 1
         self._bill.spent += 1
-        self._quota.begin()
+        self._since = self._quota.begin()
 
     def launch(self, send: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         """Run the call in a task of its own, and settle the bill when it ends."""
@@ -85,7 +85,7 @@ class Call:
                 failed = isinstance(failure, errors.Unavailable)
                 if not may_retry(self._request[0], attempts, connection_failed=failed) or not self._afford():
                     raise
-        self._quota.learn(reply.headers, status=reply.status, now=path.clock())
+        self._quota.learn(reply.headers, status=reply.status, now=path.clock(), since=self._since)
         if reply.status != 401:
             path.keep(self._tenant)
         if 200 <= reply.status < 300:

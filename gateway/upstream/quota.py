@@ -2,9 +2,12 @@
 
 `calls` asks it before each REST call and tells it each answer; it never waits and never calls. The
 quota is the upstream's: 1,000 calls per hour and key, told as limit, remaining and reset (unix
-seconds). It is never held longer than one window, so that a clock that is off cannot lock a key out.
+seconds). It is never held longer than one window, so that a clock that is off cannot lock a key out. Nor is a key
+locked out by a mistake: while its quota is said to be spent, one call may go out after a short, growing pause, and
+its answer is believed. Headers are read in every form that is seen in the wild: decimals, dates, milliseconds, deltas.
 """
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,6 +19,12 @@ WINDOW = 3600
 
 UNSAID = 60
 """Seconds to wait after a 429 that does not say how long."""
+LIMIT = 1000
+"""Calls per window where a response tells what is left of them, but not how many there are (vendor's page)."""
+FIRST_PAUSE, LONGEST_PAUSE = 10, 300
+"""Seconds after which a quota that is said to be spent is probed; each probe that is refused doubles them."""
+DELTA = 10**8
+"""A reset below is seconds from now, not a time."""
 MOST = 2**31 - 1
 """GraphQL's largest Int (specification, section 3.5.1)."""
 
@@ -39,6 +48,10 @@ class Quota:
     def __init__(self) -> None:
         self._state: QuotaState | None = None
         self._under_way = 0
+        self._answers = 0
+        self._pause = 0.0
+        self._probe = 0.0
+        """When the next probe may go out, while the quota is said to be spent."""
 
     def state(self, now: float) -> QuotaState | None:
         """Return what is known, or None before the first answer and after the reset."""
@@ -49,67 +62,119 @@ class Quota:
     def refuse_for(self, now: float, reserve: int = 0) -> int | None:
         """Return for how many seconds a call must wait for the reset, or None where it may go now.
 
-        `reserve` is how many calls must be left over after it.
+        `reserve` is how many calls must be left over after it. A probe may go where nothing else is under way.
         """
         state = self.state(now)
         if state is None or state.remaining - self._under_way > max(0, min(reserve, state.limit - 1)):
             return None
+        if state.remaining == self._under_way == 0 and self._probe <= now < state.reset - self._pause:
+            return None
         return max(1, round(state.reset - now))
 
-    def begin(self) -> None:
-        """Count a call as under way."""
+    def begin(self) -> int:
+        """Count a call as under way; return the answers so far, for `learn`."""
         self._under_way += 1
+        return self._answers
 
     def end(self) -> None:
         """Count it as ended, however it did."""
         self._under_way -= 1
 
-    def learn(self, headers: Mapping[str, str], *, status: int, now: float) -> None:
-        """Take in what an answer tells; a 429 is believed whatever its headers say."""
-        told = _read(headers, now)
-        if status == 429:
-            known = told or self.state(now) or QuotaState(0, 0, now)
-            wait = _retry_after(headers)  # says more than the reset: a 429 may come with quota left
-            reset = now + wait if wait else told.reset if told else now + UNSAID
-            told = QuotaState(known.limit, 0, reset)
-        if told is not None:
-            self.take(told, now)
+    def learn(self, headers: Mapping[str, str], *, status: int, now: float, since: int | None = None) -> None:
+        """Take in what an answer tells; a 429 is believed whatever its headers say.
 
-    def take(self, told: QuotaState, now: float) -> None:
-        """Take in a state that this or another replica was told."""
+        `since` is what `begin` returned: where no answer has come meanwhile, none is newer than this one.
+        """
+        newest = since == self._answers
+        self._answers += 1
+        told, wait = _read(headers, self.state(now), now), None
+        if status == 429:
+            told, wait = self._refused(told, headers, now)
+        if told is not None:
+            self.take(told, now, newest=newest)
+            self._probe = max(self._probe, now + (wait or 0))
+        elif newest and status < 500 and self._state and not self._state.remaining:
+            self._state = None  # a probe was answered, without a word on the quota
+
+    def take(self, told: QuotaState, now: float, *, newest: bool = False) -> None:
+        """Take in a state that this or another replica was told; where nothing `newest` was, answers may overtake."""
         known, remaining = self.state(now), told.remaining
         reset = min(told.reset, now + WINDOW)  # another replica's clock may be off
-        if known and abs(known.reset - reset) < 2:
+        if known and not newest and known.limit == told.limit and abs(known.reset - reset) < 2:
             # answers overtake each other: within one window the lowest count is the newest
             remaining = min(known.remaining, remaining)
         self._state = QuotaState(told.limit, remaining, reset)
+        if remaining:
+            self._pause = 0.0
+        elif newest or not self._pause:
+            self._pause = min(max(2 * self._pause, FIRST_PAUSE), LONGEST_PAUSE)
+            self._probe = now + self._pause
+
+    def _refused(
+        self, told: QuotaState | None, headers: Mapping[str, str], now: float
+    ) -> tuple[QuotaState, float | None]:
+        """Return what a 429 comes to, and the seconds of its Retry-After, before which nothing may go out.
+
+        Where it says that there is quota left, the reset has little to do with it.
+        """
+        known = told or self.state(now) or QuotaState(LIMIT, 0, now + UNSAID)
+        longest = LONGEST_PAUSE if told and told.remaining else WINDOW
+        wait = _retry_after(headers, now)
+        reset = now + wait if wait else told.reset if told else now + UNSAID
+        return QuotaState(known.limit, 0, min(reset, now + longest)), wait and min(wait, longest)
 
 
-def _read(headers: Mapping[str, str], now: float) -> QuotaState | None:
-    try:
-        limit, remaining = int(headers["x-ratelimit-limit"]), int(headers["x-ratelimit-remaining"])
-        reset = float(headers["x-ratelimit-reset"])
-    except (KeyError, ValueError):
+def _read(headers: Mapping[str, str], known: QuotaState | None, now: float) -> QuotaState | None:
+    """Return what the headers tell; what remains they must tell, anything else is as `known`, or as documented."""
+    limit, remaining, reset = (
+        _number(headers.get(f"x-ratelimit-{name}", "")) for name in ("limit", "remaining", "reset")
+    )
+    if remaining is None:
         return None
-    wait = reset - _upstream_now(headers, now)
-    # whatever is told, NaN too, ends within a window and fits GraphQL's Int
-    seconds = min(wait, WINDOW) if wait > 1 else 1
-    return QuotaState(min(max(limit, 0), MOST), min(max(remaining, 0), MOST), now + seconds)
+    if limit is None:
+        limit = known.limit if known else max(LIMIT, remaining)
+    if reset is None:
+        until = known.reset if known else now + (WINDOW if remaining >= 1 else UNSAID)
+    else:
+        until = now + min(max(_wait(reset, headers, now), 1), WINDOW)
+    return QuotaState(int(min(max(limit, 0), MOST)), int(min(max(remaining, 0), MOST)), until)
+
+
+def _wait(reset: float, headers: Mapping[str, str], now: float) -> float:
+    """Return the seconds from now to a reset that is a time in seconds, milliseconds or less, or a delta."""
+    if reset < DELTA:
+        return reset
+    while DELTA * 1000 < reset < math.inf:  # milliseconds, or even smaller
+        reset /= 1000
+    return reset - _upstream_now(headers, now)
+
+
+def _number(value: str) -> float | None:
+    """Return a number from a header that may have been sent twice (the last one counts) and may have parameters."""
+    try:
+        number = float(value.rpartition(", ")[2].partition(";")[0])
+    except ValueError:
+        return None
+    return None if math.isnan(number) else number
 
 
 def _upstream_now(headers: Mapping[str, str], now: float) -> float:
     """Return the upstream's own clock where it tells it, because the reset is given in its time."""
-    try:
-        return _timestamp(headers["date"])
-    except (KeyError, ValueError, OverflowError):
-        return now
+    return _timestamp(headers.get("date", "")) or now
 
 
 @lru_cache(maxsize=16)
-def _timestamp(date: str) -> float:
-    return parsedate_to_datetime(date).timestamp()
+def _timestamp(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
-def _retry_after(headers: Mapping[str, str]) -> int | None:
+def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Return the seconds of a Retry-After, a number or a date, if there is one."""
     value = headers.get("retry-after", "")
-    return min(max(int(value[:9]), 1), WINDOW) if value.isascii() and value.isdigit() else None
+    seconds = _number(value)
+    if seconds is None and (moment := _timestamp(value)):
+        seconds = max(0.0, moment - _upstream_now(headers, now))
+    return None if seconds is None or seconds < 0 else max(1, math.ceil(min(seconds, WINDOW)))

@@ -1,5 +1,6 @@
 """What an operation may spend, what its key has left, and the bill: every REST call accounted for."""
 
+import asyncio
 from email.utils import formatdate
 from typing import Any
 
@@ -7,11 +8,15 @@ import httpx
 import pytest
 
 from gateway.demo.rest_api import sample_workspace
+from gateway.upstream.quota import FIRST_PAUSE
 from tests.harness import Gateway, capture_logs, errors_of, open_gateway, spent
+from tests.plain import late, through
 
 WIDE = {"max_aliases": "2000", "max_root_fields": "2000", "max_tokens": "50000"}
 LIST = "{ phoneNumbers(first: 50) { nodes { id } } }"
 OWNED = "{ agents(first: 100) { nodes { id numbers { id } } } }"
+SEVERAL = "{ agents { totalCount } phoneNumbers { totalCount } }"
+EMPTY = {"data": [], "pagination": {"page": 1, "limit": 50, "total": 0}}
 CALL = "GET /numbers?page=1&limit=50"
 DELETE = "mutation($id: ID!) { deletePhoneNumber(id: $id) { deletedPhoneNumberId } }"
 
@@ -139,6 +144,26 @@ async def test_a_429_of_a_short_throttle_does_not_close_the_rest_of_the_hour(gat
 
     assert refused["errors"][0]["extensions"]["retryAfter"] == 2
     assert gateway.calls == [CALL, CALL]
+
+
+@pytest.mark.parametrize("status", [200, 429])
+async def test_a_quota_that_was_called_spent_by_mistake_is_probed_by_one_call(status: int) -> None:
+    async with open_gateway(settings={"quota_reserve": "0"}) as gateway:
+        mistaken = limits(0, reset=gateway.clock.now + 3600)
+        gateway.upstream.play("GET .*", httpx.Response(status, json=EMPTY, headers=mistaken), through(gateway, late))
+        await gateway.ask(LIST)
+
+        refused = await gateway.ask(LIST)
+        gateway.clock.now += FIRST_PAUSE
+        probed = await asyncio.gather(*(gateway.ask(SEVERAL) for _ in range(3)))
+        calls = gateway.calls
+        opened = await gateway.ask(SEVERAL)
+
+        assert len(gateway.calls) == 2
+    assert errors_of(refused) == [("RATE_LIMITED", ["phoneNumbers"])]
+    assert calls == [CALL, "GET /agents?page=1&limit=50"]
+    assert all(answer["data"]["agents"] for answer in probed)
+    assert "errors" not in opened
 
 
 async def test_a_429_that_says_nothing_leaves_the_known_limit_as_it_was(gateway: Gateway) -> None:
