@@ -19,10 +19,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import graphiql
 from gateway.execution.engine import Engine
-from gateway.execution.errors import INTERNAL, request_error
 from gateway.execution.limits import Limits
 from gateway.http.endpoint import Endpoint
-from gateway.http.middleware import Door, guard
+from gateway.http.middleware import Dispatcher, failed, refused, secured
 from gateway.http.persisted_documents import Documents, read_manifest
 from gateway.observability.metrics import Metrics
 from gateway.settings import Settings
@@ -37,7 +36,11 @@ def create_app(
     graphiql_preset: graphiql.Preset = graphiql.Preset(),  # noqa: B008 - frozen
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
-    """Build the gateway.
+    """Build the gateway, to be served or mounted in another application.
+
+    A mounted application's lifespan does not run by itself. Without it everything works, but at the end connections to
+    the REST API and Redis are not closed; `async with gateway.router.lifespan_context(gateway)` in the lifespan of the
+    application around it does that.
 
     Args:
         settings: everything that can be set.
@@ -53,7 +56,7 @@ def create_app(
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
         cdn = not directory and b"cdn=1" in scope["query_string"].split(b"&")
         answer = graphiql.page(graphiql_preset, cdn=cdn)
-        await HTMLResponse(answer.html, headers=answer.headers)(scope, receive, guard(scope, send))
+        await HTMLResponse(answer.html, headers=answer.headers)(scope, receive, secured(scope, send))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -81,21 +84,21 @@ def create_app(
     app = _Application(
         routes=[*own, *routes], lifespan=lifespan, exception_handlers={HTTPException: _refused, Exception: _failed}
     )
-    app.open(graphql, "/graphql")
+    app.open(graphql, "/graphql", settings.hosts)
     app.router.redirect_slashes = False  # its target is built from the Host header, which is the caller's
     return app
 
 
 class _Application(Starlette):
-    """Starlette, with the door in front of its own middleware: GraphQL needs none of it."""
+    """Starlette, with the dispatcher in front of its own middleware: GraphQL needs none of it."""
 
-    def open(self, graphql: ASGIApp, path: str) -> None:
-        """Serve GraphQL at this path."""
-        self._door = Door(super().__call__, graphql, path)
+    def open(self, graphql: ASGIApp, path: str, hosts: Sequence[str]) -> None:
+        """Serve GraphQL at this path, to requests that name one of these hosts."""
+        self._dispatch = Dispatcher(super().__call__, graphql, path, hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        await self._door(scope, receive, send)
+        await self._dispatch(scope, receive, send)
 
 
 def _shared(endpoint: ASGIApp, settings: Settings) -> ASGIApp:
@@ -114,12 +117,13 @@ def _shared(endpoint: ASGIApp, settings: Settings) -> ASGIApp:
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - Starlette's signature says less than it does
-    problem = request_error(f"{error.detail}. GraphQL is served at /graphql.", "BAD_REQUEST")
-    return JSONResponse({"errors": [problem]}, error.status_code, error.headers)
+    response = refused(error.status_code, f"{error.detail}. GraphQL is served at /graphql.")
+    response.headers.update(error.headers or {})
+    return response
 
 
 async def _failed(_: Request, __: Exception) -> JSONResponse:
-    return JSONResponse({"errors": [request_error(INTERNAL, "INTERNAL_SERVER_ERROR")]}, 500)
+    return failed()
 
 
 async def _healthz(_: Request) -> PlainTextResponse:

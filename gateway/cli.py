@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import click
+import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -36,7 +37,7 @@ from gateway.estimate.sources import NoFilesError, read_sources
 from gateway.http.server import Protocol
 from gateway.observability.logging import configure
 from gateway.schema import sdl
-from gateway.settings import PREFIX, Settings, SettingsError, describe, load
+from gateway.settings import LOOPBACK, PREFIX, Settings, SettingsError, describe, is_loopback, load
 
 DEMO_KEY = graphiql.DEMO.api_key
 DEMO_PATH = "/demo/api/v1"
@@ -53,8 +54,6 @@ of nested lists the peak is 93 MiB, as with (1000, 3, 1), at 7% less CPU; 103 wi
 """
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where one listens everywhere, one is reached here
-
-_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -111,6 +110,8 @@ def demo(latency_ms: int, **options: str | None) -> None:
     with _listen(settings) as listener, _signals_end_well():
         address = _address(settings, listener)
         settings = _load(options | {"upstream_url": address + DEMO_PATH})
+        if settings.allowed_hosts:  # the gateway calls its own REST API at this address
+            settings = _allow(settings, urlsplit(address).netloc.rpartition(":")[0])
         app = _app(
             settings,
             graphiql_preset=graphiql.DEMO,
@@ -186,6 +187,8 @@ class _DemoServer(uvicorn.Server):
 
 def _app(settings: Settings, **options: Any) -> Starlette:
     configure(settings.log_threshold, settings.log_format)
+    if not settings.allowed_hosts and is_loopback(settings.host):
+        settings = _allow(settings, *LOOPBACK, _host(settings.host))
     with _told():
         app = create_app(settings, **options)
     gc.collect()
@@ -197,6 +200,10 @@ def _app(settings: Settings, **options: Any) -> Starlette:
 def _load(options: dict[str, str | None]) -> Settings:
     with _told():
         return load(os.environ, {name: value for name, value in options.items() if value is not None})
+
+
+def _allow(settings: Settings, *hosts: str) -> Settings:
+    return msgspec.structs.replace(settings, allowed_hosts=",".join((settings.allowed_hosts, *hosts)))
 
 
 @contextlib.contextmanager
@@ -211,8 +218,10 @@ def _told() -> Iterator[None]:
 def _warnings(settings: Settings) -> Iterator[str]:
     if settings.upstream_api_key:
         yield "callers without a key use GATEWAY_UPSTREAM_API_KEY; serve this only behind authentication of your own."
+        if "*" in settings.hosts:
+            yield "GATEWAY_ALLOWED_HOSTS=* lets pages use that key whose name resolves to the gateway (DNS rebinding)."
     upstream = urlsplit(settings.upstream_url)
-    if upstream.scheme == "http" and upstream.hostname not in _LOOPBACK:
+    if upstream.scheme == "http" and not is_loopback(upstream.hostname or ""):
         yield "API keys travel unencrypted, since GATEWAY_UPSTREAM_URL is http://; use https:// where you can."
 
 

@@ -7,6 +7,7 @@ Defaults, units and bounds stand here and nowhere else: help texts and README's 
 """
 
 import difflib
+import ipaddress
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ Seconds = Annotated[float, Meta(ge=0.001, le=3600)]
 Age = Annotated[float, Meta(ge=0, le=30 * 86400)]
 
 _HOST = re.compile(r"[A-Za-z0-9._:%\-]{1,255}")
+_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9._\-]*[A-Za-z0-9_.])?")
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.\-]+)(:[0-9]{1,5})?")
 _KUBERNETES = re.compile(r"GATEWAY_(SERVICE_|PORT_[0-9])")
 _LINKED = "Where Kubernetes put it there, for a Service named gateway, set enableServiceLinks: false in the pod."
@@ -85,6 +87,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     graphiql: Annotated[bool, Meta(description="serve GraphiQL to browsers at /graphql")] = True
     introspection: Annotated[bool, Meta(description="answer introspection, and suggest names in errors")] = True
     compiled: Annotated[bool, Meta(description="compile selections; off leaves them to graphql-core, slower")] = True
+    allowed_hosts: Annotated[
+        str,
+        Meta(
+            description="comma-separated hosts that requests may name, such as api.example.com or *.example.com, * for"
+            " any; without it loopback names if GATEWAY_HOST is loopback, else any"
+        ),
+    ] = ""
     cors_origins: Annotated[
         str,
         Meta(description="comma-separated origins whose pages may call the gateway, such as https://app.example.com"),
@@ -108,7 +117,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def origins(self) -> tuple[str, ...]:
         """The origins of `cors_origins`, one by one."""
-        return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
+        return tuple(_listed(self.cors_origins))
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts that requests may name, `*` for any; loopback names if a key is lent and no hosts are set."""
+        return tuple(_listed(self.allowed_hosts)) or (LOOPBACK if self.upstream_api_key else ("*",))
 
     @property
     def log_threshold(self) -> int:
@@ -116,6 +130,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return logging.getLevelNamesMapping()[self.log_level.upper()]
 
 
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+"""Hosts that reach this machine alone, whatever a name server says."""
 SECRETS = frozenset({"upstream_api_key", "redis_url"})
 _TYPES = get_type_hints(Settings, include_extras=True)
 
@@ -137,6 +153,14 @@ def describe() -> Iterator[Setting]:
             str(default).lower() if isinstance(default, bool) else f"{default:g}" if type(default) is float else default
         )
         yield Setting(field.name, PREFIX + field.name.upper(), str(shown), _description(_TYPES[field.name]))
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether who listens on this address or name is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().removesuffix(".") == "localhost"
 
 
 def load(environ: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Settings:
@@ -203,6 +227,8 @@ def _judge(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if not (key.isascii() and key.isprintable() and " " not in key and len(key) <= 256):
         yield "upstream_api_key", "must be at most 256 visible ASCII characters."
     yield from (("cors_origins", problem) for problem in _judge_origins(values.get("cors_origins", ""), key))
+    hosts, lends = values.get("allowed_hosts", ""), bool(key) and not is_loopback(values.get("host", "localhost"))
+    yield from (("allowed_hosts", problem) for problem in _judge_hosts(hosts, lends=lends))
 
 
 def _remembers(values: Mapping[str, Any]) -> bool:
@@ -225,12 +251,38 @@ def _is_redis(text: str) -> bool:
 
 
 def _judge_origins(text: str, key: str) -> Iterator[str]:
-    for origin in (origin.strip() for origin in text.split(",") if origin.strip()):
+    for origin in _listed(text):
         # with a key of our own every page of the web would act in its name: the wildcard with credentials
         if origin == "*" and key:
             yield "may not be * while GATEWAY_UPSTREAM_API_KEY lends its key to callers; name the origins."
         elif origin != "*" and not _ORIGIN.fullmatch(origin):
             yield f"{origin[:100]!r} must be an origin as browsers write it, such as https://app.example.com, or *."
+
+
+def _judge_hosts(text: str, *, lends: bool) -> Iterator[str]:
+    hosts = list(_listed(text))
+    if lends and not hosts:
+        yield (
+            "must be set while GATEWAY_UPSTREAM_API_KEY lends its key and GATEWAY_HOST is no loopback address: a page"
+            " whose name resolves to the gateway could use that key (DNS rebinding). List the hosts that clients call,"
+            " such as api.example.com."
+        )
+    for host in hosts:
+        if not _is_host(host):
+            yield f"{host[:100]!r} must be a host without scheme and port, such as api.example.com, *.example.com or *."
+
+
+def _is_host(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return text == "*" or bool(_NAME.fullmatch(text))
+    return True
+
+
+def _listed(text: str) -> Iterator[str]:
+    """Yield the values of a comma-separated setting."""
+    return (value.strip() for value in text.split(",") if value.strip())
 
 
 def _unknown(name: str, variables: Mapping[str, str]) -> str:

@@ -83,8 +83,8 @@ def static_dir() -> Path | None:
 def page(
     preset: Preset = Preset(),
     *,
-    endpoint: str = "/graphql",
-    assets: str = "/graphiql",
+    endpoint: str = "graphql",
+    assets: str = "graphiql",
     cdn: bool = False,
     bundled: bool | None = None,
 ) -> Page:
@@ -92,8 +92,9 @@ def page(
 
     Args:
         preset: What GraphiQL starts with.
-        endpoint: Path that operations are posted to; of the same origin, which the policy demands.
-        assets: Path where the bundle is mounted.
+        endpoint: Path that operations are posted to; of the same origin, which the policy demands. Relative to the
+            page, so that it holds wherever a proxy or another application has put the gateway.
+        assets: Path where the bundle is mounted, likewise.
         cdn: Load GraphiQL from the CDN, as the visitor asked for with `?cdn=1`.
         bundled: Whether the bundle is there; `static_dir` is asked where left out.
     """
@@ -186,7 +187,7 @@ def _mount(preset: Preset, endpoint: str) -> str:
     # Inside a script element only `<` can end it or open a comment.
     block = json.dumps(config).replace("<", "\\u003c")
     return f"""<div id="graphiql">Loading GraphiQL …</div>
-<noscript>GraphiQL needs JavaScript. Operations can also be posted to {html.escape(endpoint)} as JSON.</noscript>
+<noscript>GraphiQL needs JavaScript. Operations can also be posted to this address as JSON.</noscript>
 <script type="application/json" id="graphiql-config">{block}</script>"""
 
 

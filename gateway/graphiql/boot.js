@@ -1,6 +1,7 @@
 // What GraphiQL is told, whichever way it arrives: the bundle imports this file, the CDN page carries it inline.
 (() => {
   const config = JSON.parse(document.getElementById("graphiql-config").textContent);
+  const endpoint = new URL(config.endpoint, location.href).pathname;
 
   // An observable and not a promise: only then does GraphiQL's stop button (and a change of tab) end the request,
   // and with it the REST calls that it would still have cost.
@@ -20,7 +21,7 @@
   async function post({ operationName, ...params }, headers, signal) {
     // After a change of tab GraphiQL goes on naming the last tab's operation for a moment.
     if (operationName && new RegExp(`\\b${operationName}\\b`).test(params.query)) params.operationName = operationName;
-    const response = await fetch(config.endpoint, {
+    const response = await fetch(endpoint, {
       method: "POST",
       headers: {
         "content-type": "application/json",
@@ -40,7 +41,7 @@
   }
 
   // The demo and a real workspace, often served at one address in turn, share neither tabs nor history nor key.
-  const space = `omnia:${config.preset}${config.endpoint}:`;
+  const space = `omnia:${config.preset}${endpoint}:`;
   const [local, session] = [available("localStorage"), available("sessionStorage")];
 
   // The API key of all tabs, kept until this browser tab is closed.

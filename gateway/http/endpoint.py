@@ -6,6 +6,7 @@ itself is a `RequestError` of any room below. Facts: the GraphQL-over-HTTP draft
 """
 
 import asyncio
+import contextlib
 import time
 from typing import Any, NamedTuple
 
@@ -244,8 +245,9 @@ class _Exchange:
         if self._status in _CLOSING:
             headers.append((b"connection", b"close"))
         self.log(self._status)
-        await send({"type": "http.response.start", "status": self._status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else content})
+        with contextlib.suppress(OSError):  # by the ASGI specification: the client has disconnected
+            await send({"type": "http.response.start", "status": self._status, "headers": headers})
+            await send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else content})
 
     def log(self, status: int) -> None:
         """Leave the request's one line."""

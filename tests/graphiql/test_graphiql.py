@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import html
 import importlib.util
 import json
 import os
@@ -54,7 +53,7 @@ class TestBundledPage:
             "default-src 'none'; script-src 'self'; worker-src 'self'; connect-src 'self'; "
             f"style-src 'self' 'unsafe-inline'; font-src 'self'; img-src 'self' data:; {SEALED}"
         )
-        assert re.findall(r'(?:src|href)="(?!data:)(.*?)"', answer.html) == ["/graphiql/main.css", "/graphiql/main.js"]
+        assert re.findall(r'(?:src|href)="(?!data:)(.*?)"', answer.html) == ["graphiql/main.css", "graphiql/main.js"]
 
     def test_has_no_script_of_its_own(self) -> None:
         scripts = re.findall(r"<script([^>]*)>([^<]*)", page(bundled=True).html)
@@ -81,7 +80,6 @@ class TestBundledPage:
 
         assert config(answer)["apiKey"] == hostile
         assert answer.count("<script") == page(bundled=True).html.count("<script")
-        assert html.escape(hostile) in answer
 
     def test_the_path_of_the_assets_is_escaped(self) -> None:
         assert '"/a&quot;&gt;&lt;b/main.js"' in page(assets='/a"><b', bundled=True).html

@@ -5,12 +5,17 @@ import gc
 import io
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 import structlog
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
 
-from tests.harness import open_gateway
+from gateway.app import create_app
+from gateway.settings import load
+from tests.harness import UPSTREAM, open_gateway
 
 console = pytest.importorskip("rich.console", reason="rich is not installed")
 rich = pytest.importorskip("rich.logging")
@@ -86,3 +91,35 @@ async def test_an_internal_error_shows_no_key_to_a_handler_with_local_variables(
     assert "RuntimeError" in told.getvalue()
     assert "retrieved" not in told.getvalue()
     assert KEY not in told.getvalue() + "".join(capsys.readouterr())
+
+
+async def test_an_exception_never_reaches_the_application_around_it(told: io.StringIO) -> None:
+    async def broken(_: object) -> None:
+        raise RuntimeError(KEY)
+
+    gateway = create_app(load({}, {"upstream_url": UPSTREAM}), routes=[Route("/broken", broken)])
+    transport = httpx.ASGITransport(Starlette(routes=[Mount("/omnia", gateway)]))
+    async with httpx.AsyncClient(transport=transport, base_url="http://host") as http:
+        answer = await http.get("/omnia/broken", headers={"X-API-Key": KEY})
+
+    assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (500, "INTERNAL_SERVER_ERROR")
+    assert told.getvalue().count("request_failed") == 1
+    assert KEY not in told.getvalue()
+
+
+@pytest.mark.parametrize(("error", "lines"), [(RuntimeError("too late"), 1), (BrokenPipeError(), 0)])
+async def test_a_server_that_takes_no_response_shows_no_key(error: Exception, lines: int, told: io.StringIO) -> None:
+    body = [{"type": "http.request", "body": b'{"query": "{ __typename }"}'}]
+
+    async def receive() -> dict[str, Any]:
+        return body.pop()
+
+    async def send(_: Any) -> None:
+        raise error
+
+    headers = [(b"content-type", b"application/json"), (b"x-api-key", KEY.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/graphql", "query_string": b"", "headers": headers}
+    await create_app(load({}, {"upstream_url": UPSTREAM}))(scope, receive, send)
+
+    assert told.getvalue().count("request_failed") == lines
+    assert KEY not in told.getvalue()
