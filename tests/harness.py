@@ -22,19 +22,29 @@ UPSTREAM = "http://upstream/api/v1"
 
 
 class Clock:
-    """Unix seconds that pass only when told."""
+    """Unix seconds that pass as real ones do: between two readings, while REST calls are under way, and when told.
 
-    def __init__(self, now: float = 1_800_000_000.0) -> None:
+    Args:
+        now: the first reading.
+        tick: seconds from one reading to the next.
+        call: seconds that each REST call takes.
+    """
+
+    def __init__(self, now: float = 1_800_000_000.0, *, tick: float = 0.001, call: float = 0.05) -> None:
         self.now = now
+        self.call = call
+        self._tick = tick
 
     def __call__(self) -> float:
+        self.now += self._tick
         return self.now
 
 
 class Recorder(httpx.AsyncBaseTransport):
-    """The REST API: writes down each call, answers with a scripted fault or from the demo."""
+    """The REST API: writes down each call, takes its time, answers with a scripted fault or from the demo."""
 
-    def __init__(self, demo: Any) -> None:
+    def __init__(self, demo: Any, clock: Clock | None = None) -> None:
+        self._clock = clock or Clock()
         self.calls: list[str] = []
         self.requests: list[httpx.Request] = []
         self._demo = httpx.ASGITransport(app=demo)
@@ -49,6 +59,7 @@ class Recorder(httpx.AsyncBaseTransport):
         call = f"{request.method} {target}"
         self.calls.append(call)
         self.requests.append(request)
+        self._clock.now += self._clock.call
         for pattern, faults in self._faults:
             if pattern.fullmatch(call):
                 fault = faults.pop(0) if len(faults) > 1 else faults[0]
@@ -101,12 +112,13 @@ async def open_gateway(
     workspaces: Mapping[str, Workspace] | None = None,
     settings: Mapping[str, str] | None = None,
     transport: Callable[[Recorder], httpx.AsyncBaseTransport] | None = None,
+    clock: Clock | None = None,
     **demo: Any,
 ) -> AsyncIterator[Gateway]:
     """Start a gateway on a demo API; `settings` by field name, `demo` as `create_demo` takes them."""
     spaces = workspaces or {"demo": sample_workspace(), "demo-2": sample_workspace(agents=5, numbers=11, prefix="x")}
-    clock = Clock()
-    upstream = Recorder(create_demo(spaces, clock=clock, **demo))
+    clock = clock or Clock()
+    upstream = Recorder(create_demo(spaces, clock=clock, **demo), clock)
     values = {"upstream_url": UPSTREAM, **(settings or {})}
     app = create_app(load({}, values), transport=transport(upstream) if transport else upstream, clock=clock)
     async with app.router.lifespan_context(app):

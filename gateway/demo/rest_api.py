@@ -127,7 +127,7 @@ def create_demo(
 
 def _spend(workspace: Workspace, quota: int, now: float) -> tuple[bool, dict[str, str]]:
     if now >= workspace.window_ends:
-        workspace.calls_used, workspace.window_ends = 0, math.ceil(now) + QUOTA_WINDOW
+        workspace.calls_used, workspace.window_ends = 0, int(now) + QUOTA_WINDOW
     within_quota = workspace.calls_used < quota
     workspace.calls_used += within_quota
     remaining, reset = str(max(quota - workspace.calls_used, 0)), str(workspace.window_ends)

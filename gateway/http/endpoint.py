@@ -275,5 +275,5 @@ def _quota(session: Session) -> dict[str, Any]:
     if state:
         quota |= {"limit": state.limit, "remaining": state.remaining, "resetAt": state.reset_at}
     if session.stale_age is not None:
-        quota |= {"stale": True, "age": session.stale_age}
+        quota |= {"stale": True, "age": round(session.stale_age)}
     return quota

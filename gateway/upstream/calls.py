@@ -85,7 +85,8 @@ class Call:
                 failed = isinstance(failure, errors.Unavailable)
                 if not may_retry(self._request[0], attempts, connection_failed=failed) or not self._afford():
                     raise
-        self._quota.learn(reply.headers, status=reply.status, now=path.clock(), since=self._since)
+        now = path.clock()
+        self._quota.learn(reply.headers, status=reply.status, now=now, since=self._since)
         if reply.status != 401:
             path.keep(self._tenant)
         if 200 <= reply.status < 300:
@@ -96,7 +97,7 @@ class Call:
             reply = reply._replace(body=reply.body.replace(key, b"***"))
         error = rejection(reply)
         if isinstance(error, errors.RateLimited):
-            error.retry_after = self._quota.refuse_for(path.clock())
+            error.retry_after = self._quota.refuse_for(now)
         raise error
 
     def read(self, decode: Callable[[], T]) -> T:

@@ -147,8 +147,8 @@ class Session:
     @property
     def affordable(self) -> int:
         """REST calls that the budget and the known quota still allow."""
-        left = self._client.settings.max_rest_calls - self.bill.spent
-        return left if self.quota is None else min(left, self.quota.remaining)
+        left, quota = self._client.settings.max_rest_calls - self.bill.spent, self.quota
+        return left if quota is None else min(left, quota.remaining)
 
     @property
     def _left(self) -> float:

@@ -69,7 +69,7 @@ class Quota:
             return None
         if state.remaining == self._under_way == 0 and self._probe <= now < state.reset - self._pause:
             return None
-        return max(1, round(state.reset - now))
+        return max(1, math.ceil(state.reset - now))
 
     def begin(self) -> int:
         """Count a call as under way; return the answers so far, for `learn`."""

@@ -113,12 +113,15 @@ class Tenant:
         size, seen = self._sizes.get(listing, (None, 0.0))
         return size if 0 <= now - seen < SIZES_LAST else None
 
-    def learn(self, listing: str, size: Size, now: float) -> None:
-        """Remember the size of a whole list; a limit once seen outlasts one that is only assumed."""
-        known = self.size(listing, now)
-        if known and not size.sure:
-            size = known._replace(total=size.total)
-        self._sizes[listing] = size, now
+    def learn(self, listing: str, size: Size, at: float) -> None:
+        """Remember the size of a whole list as asked for `at`; a limit once seen outlasts one that is only assumed."""
+        known, seen = self._sizes.get(listing, (size, at))
+        if abs(at - seen) < SIZES_LAST:
+            if at < seen:  # answers overtake each other
+                size, known, at = known, size, seen
+            if known.sure and not size.sure:
+                size = known._replace(total=size.total)
+        self._sizes[listing] = size, at
 
 
 class Tenants:

@@ -317,7 +317,7 @@ async def test_counts_the_quota_down_refuses_above_it_and_starts_anew_after_an_h
     assert [answer.headers["X-RateLimit-Remaining"] for answer in (*spent, anew)] == ["1", "0", "0", "1"]
     assert error(spent[2]) == (429, "RATE_LIMIT_EXCEEDED")
     assert spent[0].headers["X-RateLimit-Limit"] == "2"
-    assert [int(answer.headers["X-RateLimit-Reset"]) for answer in (spent[2], anew)] == [1800003601, 1800007201]
+    assert [int(answer.headers["X-RateLimit-Reset"]) for answer in (spent[2], anew)] == [1800003600, 1800007200]
 
 
 async def test_every_answer_has_its_own_request_id() -> None:

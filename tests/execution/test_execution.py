@@ -31,7 +31,7 @@ class Bench:
     def __init__(self) -> None:
         clock = Clock()
         self.engine = Engine(Limits(), introspection=True)
-        self.upstream = Recorder(create_demo({"demo": sample_workspace()}, clock=clock))
+        self.upstream = Recorder(create_demo({"demo": sample_workspace()}, clock=clock), clock)
         self._client = Client(load({}, {"upstream_url": UPSTREAM}), self.upstream, clock)
 
     async def run(self, text: str, variables: Mapping[str, Any] | None = None) -> Any:

@@ -52,9 +52,9 @@ async def test_nothing_is_remembered_by_default(gateway: Gateway) -> None:
 async def test_an_answer_is_remembered_until_it_is_too_old(cached: Gateway) -> None:
     await warm(cached, LIST)
 
-    cached.clock.now += 30
+    cached.clock.now += 29.8
     young = await cached.ask(LIST)
-    cached.clock.now += 0.1
+    cached.clock.now += 0.2
     old = await cached.ask(LIST)
 
     assert cached.calls == [LIST_CALL]
