@@ -17,6 +17,7 @@ import uvloop
 from gateway.demo.rest_api import create_demo, sample_workspace
 from gateway.execution.engine import Engine
 from gateway.execution.limits import Limits
+from gateway.execution.response import ResponseSize
 from gateway.schema.context import Context
 from gateway.settings import load
 from gateway.upstream.client import Client
@@ -60,7 +61,7 @@ def test_operation(benchmark: Any, query: str, size: tuple[int, int], *, compile
 
     async def operation() -> bytes:
         context = Context(await client.session("demo", "id"))
-        result = await engine.execute(engine.prepare(text), None, None, context)
+        result = await engine.execute(engine.prepare(text), None, None, context, ResponseSize(2**24))
         assert not result.errors, result.errors
         return msgspec.json.encode(result.data)
 

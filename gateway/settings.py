@@ -75,6 +75,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_upstream_bytes: Annotated[Bytes, Meta(description="bytes; a larger answer of the REST API is refused")] = (
         16 * 1024 * 1024
     )
+    max_response_bytes: Annotated[
+        Bytes, Meta(description="bytes; a response whose JSON would be larger is refused before it is built")
+    ] = 16 * 1024 * 1024
     max_tokens: Annotated[Count, Meta(description="tokens in one document")] = 2000
     max_depth: Annotated[Count, Meta(description="levels of fields in one document")] = 10
     max_aliases: Annotated[Count, Meta(description="aliased fields in one document")] = 30

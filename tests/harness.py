@@ -13,6 +13,7 @@ from structlog.testing import LogCapture
 
 from gateway.app import create_app
 from gateway.demo.rest_api import Workspace, create_demo, sample_workspace
+from gateway.execution.response import Bounds, Pace, ResponseSize
 from gateway.observability.logging import PROCESSORS
 from gateway.settings import load
 
@@ -136,6 +137,12 @@ def capture_logs() -> Iterator[list[MutableMapping[str, Any]]]:
         yield capture.entries
     finally:
         PROCESSORS[:] = before
+
+
+def bounds(limit: int = 2**24) -> Bounds:
+    """Return bounds of an operation that has no session."""
+    session: Any = None
+    return Bounds(session, ResponseSize(limit), Pace())
 
 
 def errors_of(answer: Mapping[str, Any]) -> list[tuple[str, list[str | int] | None]]:

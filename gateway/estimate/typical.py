@@ -5,6 +5,7 @@ client has are filled in: an id names an object of the workspace, a search match
 and a variable has its default or a value of its type.
 """
 
+import sys
 from typing import Any
 
 import httpx
@@ -27,6 +28,7 @@ from gateway.demo.rest_api import Workspace, create_demo, sample_workspace
 from gateway.estimate.sizes import Sizes
 from gateway.execution.engine import Document, Engine
 from gateway.execution.limits import Limits
+from gateway.execution.response import ResponseSize
 from gateway.schema import SCHEMA
 from gateway.schema.context import Context
 from gateway.settings import Settings
@@ -62,7 +64,7 @@ class Typical:
 
     async def _run(self, client: Client, document: Document, variables: dict[str, Any]) -> int:
         session = await client.session(_KEY, "check")
-        await self._engine.execute(document, None, variables, Context(session))
+        await self._engine.execute(document, None, variables, Context(session), ResponseSize(sys.maxsize))
         return session.bill.spent
 
 

@@ -7,10 +7,11 @@ and what was to be answered is graphql-core's to do. Rows are msgspec Structs, c
 dicts. Facts: GraphQL specification, section 6.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
-from itertools import chain, islice
-from operator import attrgetter
+from itertools import chain, islice, repeat
+from operator import attrgetter, mul
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -33,12 +34,15 @@ from graphql.execution.values import VariableValues
 from graphql.pyutils import gather_with_cancel
 from strawberry.types.field import StrawberryField
 
+from gateway.execution.response import SLICE, Bounds, encode
 from gateway.schema import SCHEMA
 from gateway.schema.context import Context, Look
 from gateway.schema.selection import Selected, select
 
 Objects = Sequence[Any]
 Rows = list[msgspec.Struct]
+Weights = int | list[int]
+"""How often each row is in the response; one number where it is the same for all."""
 Batch = Callable[..., Awaitable[Objects]]
 """Brings a field's value for each object: an object, a list, None or an exception."""
 
@@ -72,36 +76,61 @@ class Selection:
     """A selection set on one type of object.
 
     Args:
-        make: makes the rows of those objects whose leaves are fit, given the columns of `read`.
-        read: the fields that are objects or lists of them, read off each object.
+        make: makes the rows of those objects whose leaves are fit.
+        read: the fields that are objects or lists of them, read off each object: name in a row, attribute, and what
+            is selected on it.
         fetched: those that are fetched.
     """
 
-    __slots__ = ("_fetched", "_make", "_read")
+    __slots__ = ("_fetched", "_make", "_read", "_unfilled")
 
     def __init__(
-        self, make: Callable[..., Rows], read: Sequence[tuple[str, "Child"]], fetched: Sequence["Fetched"]
+        self,
+        make: Callable[[Objects], Rows],
+        read: Sequence[tuple[str, str, "Child"]],
+        fetched: Sequence["Fetched"],
     ) -> None:
         self._make = make
-        self._read = [(attrgetter(name), child) for name, child in read]
+        self._read = [(name, attrgetter(attribute), child) for name, attribute, child in read]
         self._fetched = fetched
+        self._unfilled = len(b"null") * (len(read) + len(fetched))
 
-    def begin(self, objects: Objects, jobs: list[Job]) -> Rows:
+    async def begin(self, objects: Objects, weights: Weights, bounds: Bounds, jobs: list[Job]) -> Rows:
         """Return a row for each object, and add the jobs that fill in what is to be fetched.
 
-        All that can be read is found fit before anything is fetched.
+        All that can be read is found fit before anything is fetched. Each row is counted with its weight.
 
         Raises:
-            Exception: of any kind, as a job does: graphql-core is to do it, or to tell what is wrong.
+            ResponseTooLarge: the rows are too many, or too large.
+            Exception: of any other kind, as a job does: graphql-core is to do it, or to tell what is wrong.
         """
+        if not objects:
+            return []
+        if len(objects) <= SLICE:
+            rows = self._rows(objects, weights, bounds)
+        else:
+            rows = []
+            for at in range(0, len(objects), SLICE):
+                await bounds.turn_before(len(objects))
+                part = slice(at, at + SLICE)
+                rows += self._rows(objects[part], weights if isinstance(weights, int) else weights[part], bounds)
+        for name, read, child in self._read:
+            await child.fill(Filled(name, rows), list(map(read, objects)), weights, bounds, jobs)
+        jobs.extend([partial(field.bring, objects, rows, weights, bounds) for field in self._fetched])
+        return rows
+
+    def _rows(self, objects: Objects, weights: Weights, bounds: Bounds) -> Rows:
         for kind in set(map(type, objects)):
             if not issubclass(kind, msgspec.Struct):
                 raise GiveUp
-        rows = self._make(objects, *[child.begin(list(map(read, objects)), jobs) for read, child in self._read])
+        rows = self._make(objects)
         if len(rows) != len(objects):
             raise GiveUp
-        if rows:
-            jobs.extend([partial(field.bring, objects, rows) for field in self._fetched])
+        # what is filled in is null so far, and counted when it is
+        if isinstance(weights, int):
+            bounds.add(weights * (len(encode(rows)) - 1 - len(rows) * (1 + self._unfilled)))
+        else:
+            bounds.add(sum(map(mul, weights, [len(encode(row)) - self._unfilled for row in rows])))
         return rows
 
 
@@ -120,25 +149,63 @@ class Child(NamedTuple):
     many: bool
     nullable: bool
 
-    def begin(self, values: Objects, jobs: list[Job]) -> Iterable[object]:
-        """Return the field's column, as `Selection.begin` does rows."""
-        return self._lists(values, jobs) if self.many else self._distinct(values, jobs)
+    async def fill(self, field: "Filled", values: Objects, weights: Weights, bounds: Bounds, jobs: list[Job]) -> None:
+        """Put the field's values into its rows, as `Selection.begin` makes them."""
+        await bounds.turn_before(len(values))
+        column = await (self._lists if self.many else self._distinct)(values, weights, bounds, jobs)
+        await bounds.turn_before(len(values))
+        for row, value in zip(field.rows, column, strict=True):
+            setattr(row, field.name, value)
 
-    def _distinct(self, values: Objects, jobs: list[Job]) -> Iterable[object]:
-        """Take an object that many reach once: its rows would be equal."""
+    async def _distinct(self, values: Objects, weights: Weights, bounds: Bounds, jobs: list[Job]) -> Iterable[object]:
+        """Take an object that many reach once, with the weights of all: its rows would be equal."""
         ids = list(map(id, values))
         distinct = dict(zip(ids, values, strict=True))
-        if distinct.pop(id(None), values) is None and not self.nullable:
+        if distinct.pop(_NULL, values) is None and not self.nullable:
             raise GiveUp
-        rows = self.selection.begin(list(distinct.values()), jobs)
+        await bounds.turn_before(len(values))
+        if len(distinct) < len(ids):
+            total = _total(ids, weights)
+            bounds.add(len(b"null") * total.get(_NULL, 0))
+            weights = [total[id_] for id_ in distinct]
+        rows = await self.selection.begin(list(distinct.values()), weights, bounds, jobs)
         return map(dict(zip(distinct, rows, strict=True)).get, ids)
 
-    def _lists(self, values: Objects, jobs: list[Job]) -> Iterable[object]:
+    async def _lists(self, values: Objects, weights: Weights, bounds: Bounds, jobs: list[Job]) -> Iterable[object]:
         """Take the objects of all lists as one list."""
         if not ({list, type(None)} if self.nullable else {list}).issuperset(map(type, values)):
             raise GiveUp
-        rest = iter(self.selection.begin(list(chain.from_iterable(filter(None, values))), jobs))
+        lengths = [0 if value is None else len(value) for value in values]
+        marks = [len(b"null") if value is None else max(len(b"[]"), len(value) + 1) for value in values]
+        if isinstance(weights, int):
+            bounds.add(weights * sum(marks))
+        else:
+            bounds.add(sum(map(mul, weights, marks)))
+            weights = list(chain.from_iterable(map(repeat, weights, lengths)))
+        objects = list(chain.from_iterable(filter(None, values)))
+        rest = iter(await self.selection.begin(objects, weights, bounds, jobs))
         return [None if value is None else list(islice(rest, len(value))) for value in values]
+
+
+_NULL = id(None)
+
+
+def _total(ids: list[int], weights: Weights) -> Mapping[int, int]:
+    """Add up the weights of each id."""
+    total = Counter(ids)
+    if isinstance(weights, int):
+        return {id_: count * weights for id_, count in total.items()} if weights > 1 else total
+    total.clear()
+    for id_, weight in zip(ids, weights, strict=True):
+        total[id_] += weight
+    return total
+
+
+class Filled(NamedTuple):
+    """A field of rows that is filled in once they are made."""
+
+    name: str
+    rows: Rows
 
 
 class Fetched(NamedTuple):
@@ -151,12 +218,12 @@ class Fetched(NamedTuple):
     selected: Selected
     arguments: Callable[[Run], Mapping[str, Any]]
 
-    async def bring(self, objects: Objects, rows: Rows, run: Run) -> list[Job]:
+    async def bring(self, objects: Objects, rows: Rows, weights: Weights, bounds: Bounds, run: Run) -> list[Job]:
         """Do what a `Job` does."""
+        await bounds.turn_before(len(objects))
         values = await self.batch(Look(run.context_value, self.selected), objects, **self.arguments(run))
         jobs: list[Job] = []
-        for row, value in zip(rows, self.child.begin(values, jobs), strict=True):
-            setattr(row, self.name, value)
+        await self.child.fill(Filled(self.name, rows), values, weights, bounds, jobs)
         return jobs
 
 
@@ -194,7 +261,7 @@ def compile_selection(executor: Executor[Any], type_: GraphQLObjectType, details
 
 def _compile(executor: Executor[Any], type_: GraphQLObjectType, fields: Mapping[str, list[FieldDetails]]) -> Selection:
     sources: list[_Source] = []
-    read: list[tuple[str, Child]] = []
+    read: list[tuple[str, str, Child]] = []
     fetched: list[Fetched] = []
     for at, details in enumerate(fields.values()):
         name = details[0].node.name.value
@@ -207,14 +274,14 @@ def _compile(executor: Executor[Any], type_: GraphQLObjectType, fields: Mapping[
         elif is_leaf_type(get_nullable_type(field.type)):
             sources.append(_leaf(definition, field.type, at))
         elif definition.is_basic_field:
-            sources.append(_Source(f"c{len(read)}"))
-            read.append((definition.python_name, _child(executor, field, details)))
+            sources.append(_Source("None"))
+            read.append((f"f{at}", definition.python_name, _child(executor, field, details)))
         else:
             sources.append(_Source("None"))
             fetched.append(_fetched(executor, field, definition, details, f"f{at}"))
     if not fields:
         raise GiveUp
-    return Selection(_maker(tuple(fields), tuple(sources), len(read)), read, fetched)
+    return Selection(_maker(tuple(fields), tuple(sources)), read, fetched)
 
 
 class _Source(NamedTuple):
@@ -238,18 +305,16 @@ def _leaf(definition: StrawberryField, type_: GraphQLOutputType, at: int) -> _So
 
 
 @lru_cache(maxsize=1024)
-def _maker(keys: tuple[str, ...], sources: tuple[_Source, ...], columns: int) -> Callable[..., Rows]:
+def _maker(keys: tuple[str, ...], sources: tuple[_Source, ...]) -> Callable[[Objects], Rows]:
     names = {f"f{at}": key for at, key in enumerate(keys)}
     # rows make a tree, so no cycle is missed where the collector leaves them out
     row = msgspec.defstruct("Row", [(name, object) for name in names], rename=names, gc=False)
-    given = "".join(f", c{at}" for at in range(columns))
-    objects = f"zip(objects{given})" if columns else "objects"
     values = ", ".join(source.value for source in sources)
     test = " and ".join(source.test for source in sources if source.test) or "True"
     kinds = {f"k{at}": source.kind for at, source in enumerate(sources)}
     # half the time of a pass over the objects for each field; in it are names of the schema, and none of a caller's
-    text = f"lambda objects{given}: [Row({values}) for o{given} in {objects} if {test}]"
-    make: Callable[..., Rows] = eval(text, {"Row": row, **kinds})  # noqa: S307
+    text = f"lambda objects: [Row({values}) for o in objects if {test}]"
+    make: Callable[[Objects], Rows] = eval(text, {"Row": row, **kinds})  # noqa: S307
     return make
 
 

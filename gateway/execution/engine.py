@@ -23,8 +23,9 @@ from graphql import (
 from strawberry.execution import optimized_is_awaitable
 
 from gateway.execution.errors import RequestError, is_callers
-from gateway.execution.executor import CompiledExecutor, Counts, Plans, TolerantExecutor, answer
+from gateway.execution.executor import BoundedExecutor, CompiledExecutor, Counts, Plans, answer
 from gateway.execution.limits import LimitExceeded, Limits, check_document, check_text
+from gateway.execution.response import Bounds, Pace, ResponseSize, ResponseTooLarge
 from gateway.execution.validation import MAX_ERRORS, Validator
 from gateway.schema import SCHEMA
 from gateway.schema.context import Context
@@ -87,6 +88,7 @@ class Engine:
     """
 
     def __init__(self, limits: Limits, *, introspection: bool, compiled: bool = True) -> None:
+        self._pace = Pace()
         self.counts = Counts()
         """Selections compiled, and left to graphql-core."""
         self._compiled = compiled
@@ -128,17 +130,41 @@ class Engine:
         return node
 
     async def execute(
-        self, document: Document, operation_name: str | None, variables: Variables | None, context: Context
+        self,
+        document: Document,
+        operation_name: str | None,
+        variables: Variables | None,
+        context: Context,
+        size: ResponseSize,
     ) -> ExecutionResult:
-        """Execute one operation; errors are in the result, and its data is dicts, lists and msgspec Structs."""
-        executor: type[TolerantExecutor] = TolerantExecutor
-        options: dict[str, Any] = {}
+        """Execute one operation; errors are in the result, and its data is what msgspec encodes as JSON.
+
+        Raises:
+            ResponseTooLarge: with this operation the response would be.
+        """
+        bounds = Bounds(context.session, size, self._pace)
+        try:
+            return await self._execute(document, operation_name, variables, context, bounds)
+        except ResponseTooLarge:
+            bounds.take_back()  # the other operations of a batch may still fit
+            raise
+
+    async def _execute(
+        self,
+        document: Document,
+        operation_name: str | None,
+        variables: Variables | None,
+        context: Context,
+        bounds: Bounds,
+    ) -> ExecutionResult:
+        executor: type[BoundedExecutor] = BoundedExecutor
+        options: dict[str, Any] = {"bounds": bounds}
         if self._compiled:
             plans = document.plans(self._schema, operation_name)
-            data = await answer(plans, self.counts, context, variables or {}) if plans.query else None
+            data = await answer(plans, self.counts, context, variables or {}, bounds) if plans.query else None
             if data is not None:
                 return ExecutionResult(data, None)
-            executor, options = CompiledExecutor, {"plans": plans, "counts": self.counts}
+            executor, options = CompiledExecutor, options | {"plans": plans, "counts": self.counts}
         result = execute(
             self._schema,
             document.node,

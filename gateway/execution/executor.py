@@ -7,7 +7,7 @@ graphql-core does again, so that errors, paths and null propagation are always i
 nothing is fetched twice; a mutation's root fields are never tried, so that a write is sent once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from inspect import isawaitable
 from operator import itemgetter
@@ -37,11 +37,22 @@ from graphql import (
 )
 from graphql.execution.collect_fields import FieldDetails
 from graphql.execution.values import VariableValues
-from graphql.pyutils import Path
+from graphql.pyutils import Path, gather_with_cancel
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.types.field import StrawberryField
 
-from gateway.execution.compiler import GiveUp, Job, Root, Rows, Selection, compile_root, compile_selection, finish
+from gateway.execution.compiler import (
+    GiveUp,
+    Job,
+    Root,
+    Rows,
+    Run,
+    Selection,
+    compile_root,
+    compile_selection,
+    finish,
+)
+from gateway.execution.response import Bounds, ResponseTooLarge, encode
 from gateway.schema.context import Context
 from gateway.upstream.errors import BadAnswer
 from gateway.upstream.models import Unreadable
@@ -54,6 +65,16 @@ _ROOT = [Root()]
 _NO_VARIABLES = VariableValues({}, {})
 MAX_STRING = 4096
 """Characters of a variable: no argument takes as many, and graphql-core compares them with each value of an enum."""
+LIST_SLICE = 100
+"""Objects of a list that graphql-core completes at once, as many as a page: their REST calls are one batch."""
+VALUES = 2000
+"""Fields that graphql-core executes in one turn of the event loop, about 15 ms. Smaller operations take turns only as
+they wait for the REST API: what is loaded at the same time goes out together."""
+TRY = 10
+"""Fields that take as long as to run what is compiled for one object."""
+ERROR_BYTES = 256
+"""What an error counts for: its JSON has about as many bytes, and it takes four times as much memory."""
+LEAVES = frozenset({str, int, float, bool})
 MAX_CONDITIONS = 32
 """Answers to one operation's Boolean variables whose selections are kept; n variables have 2^n."""
 
@@ -130,19 +151,94 @@ class Plans:
         return selections
 
 
-class TolerantExecutor(StrawberryGraphQLCoreExecutionContext):
-    """Executes one operation; an object of a list with an unreadable value is left out, with an error at its path.
+class BoundedExecutor(StrawberryGraphQLCoreExecutionContext):
+    """Executes one operation as graphql-core does, within bounds.
 
-    Null in its place would null the whole list: all lists of the schema are of non-null objects. The index in the
-    path counts the objects as the upstream sent them.
+    Values are counted as they are completed. Lists of objects are completed in slices and kept as JSON, since dicts
+    take up to twenty times as much memory.
+
+    An object of a list with an unreadable value is left out, with an error at its path: null in its place would null
+    the whole list, since all lists of the schema are of non-null objects. The index in that path counts the objects as
+    the upstream sent them.
+
+    Args:
+        bounds: of the operation.
     """
+
+    def __init__(self, *args: Any, bounds: Bounds, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._bounds = bounds
+        self._values = 0
+
+    def handle_field_error(
+        self, raw_error: Exception, return_type: GraphQLOutputType, field_details_list: list[FieldDetails], path: Path
+    ) -> None:
+        """Collect an error, or end an operation whose response is too large."""
+        if isinstance(raw_error, ResponseTooLarge):
+            raise raw_error
+        super().handle_field_error(raw_error, return_type, field_details_list, path)
+        self._bounds.add(ERROR_BYTES)
+
+    def execute_fields(
+        self,
+        parent_type: GraphQLObjectType,
+        source_value: Any,
+        path: Path | None,
+        grouped_field_set: dict[str, list[FieldDetails]],
+        position_context: Any,
+    ) -> Any:
+        """Execute an object's fields, and count their names."""
+        self._values += len(grouped_field_set)
+        self._bounds.add(sum(map(len, grouped_field_set)) + len('"":,') * len(grouped_field_set) + 1)
+        return super().execute_fields(parent_type, source_value, path, grouped_field_set, position_context)
+
+    def complete_value(
+        self,
+        return_type: GraphQLOutputType,
+        field_details_list: list[FieldDetails],
+        info: GraphQLResolveInfo[Any],
+        path: Path,
+        result: Any,
+        position_context: Any,
+    ) -> Any:
+        """Complete a value, and count it where it is null or a leaf."""
+        completed = super().complete_value(return_type, field_details_list, info, path, result, position_context)
+        # what may not be null was counted as what may
+        if (completed is None or type(completed) in LEAVES) and not is_non_null_type(return_type):
+            self._bounds.add(len(encode(completed)))
+        return completed
 
     @staticmethod
     def complete_leaf_value(return_type: GraphQLLeafType, result: Any) -> Any:
-        """Complete a value."""
+        """Complete a value that can be read."""
         if isinstance(result, Unreadable):
             raise _unreadable()
         return StrawberryGraphQLCoreExecutionContext.complete_leaf_value(return_type, result)
+
+    async def complete_awaitable_value(
+        self,
+        return_type: GraphQLOutputType,
+        field_details_list: list[FieldDetails],
+        info: GraphQLResolveInfo[Any],
+        path: Path,
+        result: Any,
+        position_context: Any,
+    ) -> Any:
+        """Complete what a resolver brings, in a turn of the event loop in which not much was done."""
+        paced = self._paced(result)
+        return await super().complete_awaitable_value(
+            return_type, field_details_list, info, path, paced, position_context
+        )
+
+    async def _paced(self, result: Awaitable[Any]) -> Any:
+        value = await result
+        await self._turn()
+        return value
+
+    async def _turn(self) -> None:
+        if self._values >= VALUES:
+            await self._bounds.turn()
+            self._values = 0
 
     def complete_list_value(
         self,
@@ -153,13 +249,48 @@ class TolerantExecutor(StrawberryGraphQLCoreExecutionContext):
         result: Any,
         position_context: Any,
     ) -> Any:
-        """Complete a list."""
-        item = get_nullable_type(return_type.of_type)
-        if isinstance(item, GraphQLObjectType) and type(result) is list:
-            places = (path.add_key(at, None) for at in range(len(result)))
-            objects = zip(places, result, strict=True)
-            result = [value for place, value in objects if self._readable(item, field_details_list, place, value)]
-        return super().complete_list_value(return_type, field_details_list, info, path, result, position_context)
+        """Complete a list: of objects in slices, and as JSON."""
+        self._bounds.add(max(len("[]"), len(result) + 1))
+        complete: Callable[..., Any] = super().complete_list_value
+        if isinstance(get_nullable_type(return_type.of_type), GraphQLObjectType):
+            complete = self._complete_objects
+        return complete(return_type, field_details_list, info, path, result, position_context)
+
+    async def _complete_objects(
+        self,
+        return_type: GraphQLList[Any],
+        field_details_list: list[FieldDetails],
+        info: GraphQLResolveInfo[Any],
+        path: Path,
+        result: Sequence[Any],
+        position_context: Any,
+    ) -> msgspec.Raw:
+        type_: GraphQLObjectType = get_nullable_type(return_type.of_type)
+        slices: list[bytes | memoryview] = []
+        kept = 0
+        for start in range(0, len(result), LIST_SLICE):
+            await self._turn()
+            items: list[Any] = []
+            pending: list[int] = []
+            try:
+                for sent, item in enumerate(result[start : start + LIST_SLICE], start):
+                    if not self._readable(type_, field_details_list, path.add_key(sent, None), item):
+                        continue
+                    place = path.add_key(kept + len(items), None)
+                    if self.complete_list_item_value(
+                        item, items, return_type.of_type, field_details_list, info, place, position_context
+                    ):
+                        pending.append(len(items) - 1)
+            except Exception:
+                self.settle_in_background([items[at] for at in pending])
+                raise
+            for at, item in zip(pending, await gather_with_cancel(*[items[at] for at in pending]), strict=True):
+                items[at] = item
+            kept += len(items)
+            if items:
+                slices += (b"," if slices else b"", memoryview(encode(items))[1:-1])
+                items.clear()
+        return msgspec.Raw(b"".join((b"[", *slices, b"]")))
 
     def _readable(self, type_: GraphQLObjectType, details: list[FieldDetails], path: Path, value: object) -> bool:
         """Tell whether all that is selected on an object and must not be null can be read; collect an error if not."""
@@ -171,6 +302,7 @@ class TolerantExecutor(StrawberryGraphQLCoreExecutionContext):
             found, below = getattr(value, definition.python_name, None), path.add_key(key, type_.name)
             if isinstance(found, Unreadable):
                 nodes = [detail.node for detail in selected]
+                self._bounds.add(ERROR_BYTES)
                 self.collected_errors.add(located_error(_unreadable(), nodes, below.as_list()), below)
                 return False
             inner = field.type.of_type
@@ -179,8 +311,8 @@ class TolerantExecutor(StrawberryGraphQLCoreExecutionContext):
         return True
 
 
-class CompiledExecutor(TolerantExecutor):
-    """Executes one operation.
+class CompiledExecutor(BoundedExecutor):
+    """Executes one operation, compiled where that is possible.
 
     Args:
         plans: what was compiled for the operation before.
@@ -249,27 +381,17 @@ class CompiledExecutor(TolerantExecutor):
         self._selections[key] = selection
         return selection
 
-    def _try(self, selection: Selection | None, objects: Sequence[object], answer: Answer, slow: Slow) -> Any:
+    async def _try(self, selection: Selection | None, objects: Sequence[object], answer: Answer, slow: Slow) -> Any:
         """Run a selection on objects and make an answer of the rows, or have graphql-core answer."""
-        if selection is None:
-            self._counts.fallen_back += 1
-            return slow()
-        jobs: list[Job] = []
+        self._values += TRY
+        bounds = self._bounds.attempt()
         try:
-            rows = selection.begin(objects, jobs)
+            rows = await _run(_covered(selection), objects, self, bounds)
+        except ResponseTooLarge:
+            raise
         except Exception:  # noqa: BLE001 - graphql-core meets it again, and tells of it
             self._counts.fallen_back += 1
-            return slow()
-        if jobs:
-            return self._wait(rows, jobs, answer, slow)
-        self._counts.compiled += 1
-        return answer(rows)
-
-    async def _wait(self, rows: Rows, jobs: list[Job], answer: Answer, slow: Slow) -> Any:
-        try:
-            await finish(self, jobs)
-        except Exception:  # noqa: BLE001 - as above
-            self._counts.fallen_back += 1
+            bounds.take_back()
         else:
             self._counts.compiled += 1
             return answer(rows)
@@ -285,7 +407,16 @@ def _unreadable() -> BadAnswer:
     return BadAnswer("The upstream's answer left this value out, or it cannot be read; try again later.")
 
 
-async def answer(plans: Plans, counts: Counts, context: Context, variables: Variables) -> dict[str, Any] | None:
+async def _run(selection: Selection, objects: Sequence[object], run: Run, bounds: Bounds) -> Rows:
+    jobs: list[Job] = []
+    rows = await selection.begin(objects, 1, bounds, jobs)
+    await finish(run, jobs)
+    return rows
+
+
+async def answer(
+    plans: Plans, counts: Counts, context: Context, variables: Variables, bounds: Bounds
+) -> dict[str, Any] | None:
     """Answer a query, or return None where graphql-core is to do it.
 
     Args:
@@ -293,17 +424,23 @@ async def answer(plans: Plans, counts: Counts, context: Context, variables: Vari
         counts: where the try is counted.
         context: the operation's.
         variables: as they came.
+        bounds: of the operation.
+
+    Raises:
+        ResponseTooLarge: the answer would be.
     """
+    tried = bounds.attempt()
     try:
         run = Query(context, plans.coerce(variables))
         selections = plans.under(run.variable_values.coerced)
         if plans.query not in selections:
-            plans.build(raw_variable_values=variables, counts=counts).find_root(plans.query)
-        jobs: list[Job] = []
-        (row,) = _covered(selections[plans.query]).begin(_ROOT, jobs)
-        await finish(run, jobs)
+            plans.build(raw_variable_values=variables, counts=counts, bounds=bounds).find_root(plans.query)
+        (row,) = await _run(_covered(selections[plans.query]), _ROOT, run, tried)
+    except ResponseTooLarge:
+        raise
     except Exception:  # noqa: BLE001 - graphql-core meets it again, and tells of it
         counts.fallen_back += 1
+        tried.take_back()
         return None
     counts.compiled += 1
     data: Any = row  # encoded as the dict that graphql-core speaks of

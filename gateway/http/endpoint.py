@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.execution.engine import Engine, is_mutation
 from gateway.execution.errors import INTERNAL, Formatted, RequestError, field_errors, request_error
+from gateway.execution.response import ResponseSize, ResponseTooLarge, encode
 from gateway.http.compression import compress
 from gateway.http.disconnect import Caller, Disconnected
 from gateway.http.middleware import SECURITY
@@ -38,7 +39,6 @@ from gateway.schema.context import Context
 from gateway.settings import Settings
 from gateway.upstream.client import Client, Session
 
-_ENCODE = msgspec.json.Encoder().encode
 _CONTENT_TYPES = {name: (b"content-type", f"{name}; charset=utf-8".encode()) for name in (JSON, GRAPHQL)}
 _CLOSING = {408, 413}  # what is left of such a body is not worth reading
 
@@ -76,6 +76,7 @@ class Endpoint:
         self._reader = Reader(
             max_bytes=settings.max_body_bytes, max_batch=settings.max_batch, timeout=settings.body_timeout
         )
+        self._max_bytes = settings.max_response_bytes
         self._engine = engine
         self._documents = documents
         self._client = client
@@ -93,7 +94,7 @@ class Endpoint:
             await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", METHODS.encode())]})
             await send({"type": "http.response.body"})
         else:
-            exchange = _Exchange(method, fields, media_type, self._metrics)
+            exchange = _Exchange(method, fields, media_type, self._metrics, ResponseSize(self._max_bytes))
             try:
                 await self._handle(exchange, scope, receive)
             except Disconnected:
@@ -136,10 +137,14 @@ class Endpoint:
             node = document.operation(request.operation_name)
             exchange.describe(node)
             _check_method(exchange, node)
-            result = await self._engine.execute(document, request.operation_name, request.variables, Context(session))
+            result = await self._engine.execute(
+                document, request.operation_name, request.variables, Context(session), exchange.size
+            )
             return exchange.result(result)
         except RequestError as error:
             return exchange.refusal(error)
+        except ResponseTooLarge as error:
+            return exchange.too_large(error)
         except Exception as error:  # noqa: BLE001 - one operation of a batch must not take the others with it
             return exchange.failure(error)
 
@@ -166,12 +171,15 @@ def _check_method(exchange: "_Exchange", node: OperationDefinitionNode) -> None:
 class _Exchange:
     """One request, and its answer while it comes together."""
 
-    def __init__(self, method: str, fields: Fields, media_type: str | None, metrics: Metrics) -> None:
+    def __init__(
+        self, method: str, fields: Fields, media_type: str | None, metrics: Metrics, size: ResponseSize
+    ) -> None:
         self.started = time.perf_counter()
         self._metrics = metrics
         self.method = method
         self.fields = fields
         self.media_type = media_type
+        self.size = size
         self.request_id = new_request_id(fields.get(b"x-request-id", b"").decode("latin-1"))
         self.session: Session | None = None
         self.described: dict[str, Any] = {}
@@ -200,6 +208,10 @@ class _Exchange:
         """Return the outcome of what was not."""
         return self._refusal(error.errors, error.status, error.allow)
 
+    def too_large(self, error: ResponseTooLarge) -> _Outcome:
+        """Return the outcome of what was executed for nothing: the calls it spent are told."""
+        return _Outcome(200, {"data": None, "errors": [request_error(str(error), "OPERATION_TOO_LARGE")]})
+
     def failure(self, error: Exception) -> _Outcome:
         """Return the outcome where something of ours went wrong."""
         log.error("request_failed", request_id=self.request_id, exc_info=error)
@@ -214,13 +226,17 @@ class _Exchange:
         self._status, body, self._allow = outcome
         self._bodies = [body]
         self._bill()
-        self._content = _ENCODE(body)
+        self._content = encode(body)
+        if len(self._content) > self.size.limit and body.get("data"):
+            self.answer(self.too_large(ResponseTooLarge(self.size.limit)))
 
     def answer_batch(self, outcomes: list[_Outcome]) -> None:
         """Answer with the outcomes of a batch, each of which stands for itself; the bill is the batch's."""
         self._bodies = [outcome.body for outcome in outcomes]
         self._bill()
-        self._content = _ENCODE(self._bodies)
+        self._content = encode(self._bodies)
+        if len(self._content) > self.size.limit and any(body.get("data") for body in self._bodies):
+            self.answer_batch([self.too_large(ResponseTooLarge(self.size.limit)) for _ in outcomes])
 
     def _bill(self) -> None:
         if self.session and (self.session.bill.touched or self.session.stale_age is not None):

@@ -155,6 +155,11 @@ class Session:
         """Seconds until the deadline."""
         return max(0.0, self._deadline - self._loop.time())
 
+    def check_deadline(self) -> None:
+        """Raise `errors.TimedOut` where the operation's deadline has passed."""
+        if self._loop.time() > self._deadline:
+            raise self._too_late()
+
     async def read(self, reads: Sequence[Read], failed: Exception | None = None) -> list[Answer]:
         """Answer GETs, all of them at once; failures are values, each in its place.
 

@@ -15,7 +15,7 @@ from gateway.schema.context import Context, Info, Look, reaches_numbers
 from gateway.schema.types import SCALARS, AgentConnection
 from gateway.settings import load
 from gateway.upstream.client import Client
-from tests.harness import UPSTREAM, open_gateway
+from tests.harness import UPSTREAM, bounds, open_gateway
 
 MORE = "fragment G on AgentConnection { y: nodes { ... { z: numbers { id } } } }"
 
@@ -53,7 +53,7 @@ async def test_a_list_of_agents_knows_whether_their_numbers_are_wanted(text: str
     context.seen = []
     document = parse(text)
 
-    await answer(Document(document).plans(schema, None), Counts(), context, {})
+    await answer(Document(document).plans(schema, None), Counts(), context, {}, bounds())
     running: Any = execute(
         schema, document, context_value=context, executor_class=StrawberryGraphQLCoreExecutionContext
     )

@@ -10,6 +10,7 @@ from graphql import execute, parse
 
 from gateway.execution.engine import Document
 from gateway.execution.executor import CompiledExecutor, Counts, answer
+from tests.harness import bounds
 
 
 @strawberry.enum
@@ -78,7 +79,7 @@ async def test_a_leaf_is_its_own_answer_where_its_type_is_right(source: Thing, r
     plans = Document(parse("{ plain { size mood } }")).plans(strawberry.Schema(Query)._schema, None)
     context: Any = None
 
-    data = await answer(plans, Counts(), context, {})
+    data = await answer(plans, Counts(), context, {}, bounds())
 
     assert msgspec.to_builtins(data) == (row and {"plain": row})
 
@@ -99,8 +100,10 @@ async def test_what_no_schema_of_ours_has_is_graphql_cores(
     plans = Document(document).plans(schema, None)
     context: Any = None
 
-    compiled = await answer(plans, counts, context, {})
-    running: Any = execute(schema, document, executor_class=CompiledExecutor, plans=plans, counts=counts)
+    compiled = await answer(plans, counts, context, {}, bounds())
+    running: Any = execute(
+        schema, document, executor_class=CompiledExecutor, plans=plans, counts=counts, bounds=bounds()
+    )
     result = await running
 
     assert (compiled, result.data) == (None, data)

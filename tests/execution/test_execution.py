@@ -15,6 +15,7 @@ from gateway.execution.engine import Document, Engine
 from gateway.execution.errors import RequestError
 from gateway.execution.executor import MAX_CONDITIONS
 from gateway.execution.limits import Limits
+from gateway.execution.response import ResponseSize
 from gateway.schema import SCHEMA
 from gateway.schema.context import Context
 from gateway.settings import load
@@ -37,9 +38,11 @@ class Bench:
     async def run(self, text: str, variables: Mapping[str, Any] | None = None) -> Any:
         """Execute a document that must succeed, and return its data."""
         context = Context(await self._client.session("demo", "id"))
-        result = await self.engine.execute(self.engine.prepare(text), None, dict(variables or {}), context)
+        result = await self.engine.execute(
+            self.engine.prepare(text), None, dict(variables or {}), context, ResponseSize(2**24)
+        )
         assert not result.errors, result.errors
-        return msgspec.to_builtins(result.data)
+        return msgspec.json.decode(msgspec.json.encode(result.data))
 
     @property
     def counts(self) -> tuple[int, int]:
