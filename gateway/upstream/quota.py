@@ -25,6 +25,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 10, 300
 """Seconds after which a quota that is said to be spent is probed; each probe that is refused doubles them."""
 DELTA = 10**8
 """A reset below is seconds from now, not a time."""
+SAME_WINDOW = 60
+"""Seconds by which resets of one window may differ: a Date is as old as its answer, and has no fractions."""
 MOST = 2**31 - 1
 """GraphQL's largest Int (specification, section 3.5.1)."""
 
@@ -100,9 +102,9 @@ class Quota:
         """Take in a state that this or another replica was told; where nothing `newest` was, answers may overtake."""
         known, remaining = self.state(now), told.remaining
         reset = min(told.reset, now + WINDOW)  # another replica's clock may be off
-        if known and not newest and known.limit == told.limit and abs(known.reset - reset) < 2:
-            # answers overtake each other: within one window the lowest count is the newest
-            remaining = min(known.remaining, remaining)
+        if known and not newest and known.limit == told.limit and abs(known.reset - reset) < SAME_WINDOW:
+            # answers overtake each other: within one window the lowest count is the newest, and delay only adds
+            remaining, reset = min(known.remaining, remaining), min(known.reset, reset)
         self._state = QuotaState(told.limit, remaining, reset)
         if remaining:
             self._pause = 0.0

@@ -1,6 +1,7 @@
 """What an operation makes of a clock that goes on between two readings, and of answers that overtake each other."""
 
 import asyncio
+from email.utils import formatdate
 
 import httpx
 import pytest
@@ -81,3 +82,30 @@ async def test_the_age_of_a_stale_answer_is_told_in_whole_seconds() -> None:
 
     assert answer["extensions"]["quota"]["age"] == 7
     assert isinstance(answer["extensions"]["quota"]["age"], int)
+
+
+async def test_a_late_answer_of_the_same_window_does_not_raise_what_is_left() -> None:
+    async with open_gateway() as gateway:
+        began = gateway.clock.now
+        asked, release = asyncio.Event(), asyncio.Event()
+
+        def told(remaining: int) -> httpx.Response:
+            limits = {"X-RateLimit-Limit": "1000", "X-RateLimit-Remaining": str(remaining)}
+            date = formatdate(began, usegmt=True)
+            return httpx.Response(404, headers={**limits, "X-RateLimit-Reset": str(int(began) + 3000), "Date": date})
+
+        async def late(_: httpx.Request) -> httpx.Response:
+            asked.set()
+            await release.wait()
+            return told(900)
+
+        gateway.upstream.play("GET /agents/late", late)
+        gateway.upstream.play("GET /agents/soon", told(899))
+        older = asyncio.ensure_future(gateway.ask('{ agent(id: "late") { name } }'))
+        await asked.wait()
+        await gateway.ask('{ agent(id: "soon") { name } }')
+        gateway.clock.now += 8
+        release.set()
+        await older
+
+        assert await gateway.data("{ rateLimit { remaining } }") == {"rateLimit": {"remaining": 899}}
