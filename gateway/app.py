@@ -4,6 +4,7 @@
 Nothing else in the gateway builds a client or an engine.
 """
 
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -49,7 +50,8 @@ def create_app(
         graphiql_preset: what GraphiQL starts with; its own is for any workspace.
         routes: served beside the gateway's own.
     """
-    client = Client(settings, transport, clock)
+    metrics = Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
+    client = Client(settings, transport, clock, metrics.rest_calls.inc)
 
     directory = graphiql.static_dir()
 
@@ -67,7 +69,6 @@ def create_app(
     engine = Engine(Limits.of(settings), introspection=settings.introspection, compiled=settings.compiled)
     trusted = read_manifest(settings.trusted_documents) if settings.trusted_documents else {}
     documents = Documents(engine, trusted=trusted, only=settings.trusted_only, shared=client.replicas)
-    metrics = Metrics()
     metrics.watch("gateway_selections_compiled", "Selections run compiled.", lambda: engine.counts.compiled)
     metrics.watch("gateway_selections_stock", "Selections left to graphql-core.", lambda: engine.counts.fallen_back)
     replicas = client.replicas

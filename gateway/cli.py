@@ -15,6 +15,7 @@ import shlex
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 import uvicorn
+from prometheus_client import disable_created_metrics
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from uvicorn.supervisors import Multiprocess
@@ -94,7 +96,8 @@ def serve(**options: str | None) -> None:
             # each worker process reads the environment anew
             os.environ.update({PREFIX + name.upper(): value for name, value in options.items() if value is not None})
             config = _config(settings, "gateway.cli:from_environment", factory=True, workers=settings.workers)
-            Multiprocess(config, [listener]).run()
+            with _shared_metrics():
+                Multiprocess(config, [listener]).run()
 
 
 @main.command()
@@ -187,6 +190,7 @@ class _DemoServer(uvicorn.Server):
 
 def _app(settings: Settings, **options: Any) -> Starlette:
     configure(settings.log_threshold, settings.log_format)
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # when a label was first seen is of no use
     if not settings.allowed_hosts and is_loopback(settings.host):
         settings = _allow(settings, *LOOPBACK, _host(settings.host))
     with _told():
@@ -241,6 +245,14 @@ def _listen(settings: Settings) -> Iterator[socket.socket]:
         ) from error
     with listener:
         yield listener
+
+
+@contextlib.contextmanager
+def _shared_metrics() -> Iterator[None]:
+    """Have worker processes, each of which imports prometheus-client anew, count in files that all of them read."""
+    with tempfile.TemporaryDirectory(prefix="gateway-metrics-") as directory:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        yield
 
 
 @contextlib.contextmanager

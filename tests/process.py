@@ -75,6 +75,7 @@ def running(*command: str, environ: Mapping[str, str] | None = None) -> Iterator
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, **(environ or {})},
+        start_new_session=True,
     ) as popen:
         reader = threading.Thread(target=_pump, args=(popen, lines))
         reader.start()
@@ -84,7 +85,8 @@ def running(*command: str, environ: Mapping[str, str] | None = None) -> Iterator
                 found = re.search(r"http://[^/ ]+", lines.get(timeout=20))
             yield Process(popen, found[0], lines)
         finally:
-            popen.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(popen.pid, signal.SIGKILL)  # its workers too, which would outlive it
             reader.join()
 
 

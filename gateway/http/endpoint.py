@@ -98,7 +98,7 @@ class Endpoint:
             try:
                 await self._handle(exchange, scope, receive)
             except Disconnected:
-                exchange.log(499)
+                exchange.finish(499)
             else:
                 await exchange.send(send)
 
@@ -260,15 +260,22 @@ class _Exchange:
             headers.append((b"allow", self._allow.encode()))
         if self._status in _CLOSING:
             headers.append((b"connection", b"close"))
-        self.log(self._status)
+        self.finish(self._status)
         with contextlib.suppress(OSError):  # by the ASGI specification: the client has disconnected
             await send({"type": "http.response.start", "status": self._status, "headers": headers})
             await send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else content})
 
-    def log(self, status: int) -> None:
-        """Leave the request's one line."""
+    def finish(self, status: int) -> None:
+        """Leave the request's one line, once its REST calls have ended: a write may outlast its caller."""
+        seconds = time.perf_counter() - self.started
+        if self.session:
+            self.session.finish(lambda: self._log(status, seconds))
+        else:
+            self._log(status, seconds)
+
+    def _log(self, status: int, seconds: float) -> None:
         codes = [error["extensions"]["code"] for body in self._bodies for error in body.get("errors", ())]
-        session, seconds = self.session, time.perf_counter() - self.started
+        session = self.session
         self._metrics.count(self.described.get("type", "none"), status, seconds, codes, session and session.bill)
         operation_done(
             {

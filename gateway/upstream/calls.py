@@ -1,7 +1,7 @@
 """One REST call from its admission to its last attempt: charged, sent, tried again, settled.
 
 `client` makes a `Call` once it is allowed, launches it in a task of its own and waits; several operations may
-wait for one. It is on its operation's bill from the start, and taken off where it never reached the upstream.
+wait for one. It is reserved on its operation's bill from the start, and spent when it is sent.
 """
 
 import asyncio
@@ -24,12 +24,14 @@ MIN_SECRET = 8
 
 
 class Path(NamedTuple):
-    """What every call takes: the wire, the clock, the calls an operation may spend, who remembers tenants."""
+    """What each call takes: wire, clock, the calls an operation may spend, who remembers tenants, and who counts."""
 
     wire: Wire
     clock: Callable[[], float]
     budget: int
     keep: Callable[[Tenant], None]
+    sent: Callable[[], object]
+    """Called for each attempt that was sent, once it has ended."""
 
     def admit(self, bill: Bill, tenant: Tenant, reserve: int, request: Request) -> "Call":
         """Put a call on an operation's bill; `reserve` calls of the key's quota must be left over after it.
@@ -38,7 +40,7 @@ class Path(NamedTuple):
             errors.BudgetExceeded: the operation may spend no more.
             errors.QuotaSpent: the quota has no call left for this.
         """
-        if bill.spent >= self.budget:
+        if bill.charged >= self.budget:
             raise errors.BudgetExceeded(f"This operation may spend {self.budget} REST calls; ask for less at once.")
         wait = tenant.quota.refuse_for(self.clock(), reserve)
         if wait is not None:
@@ -50,7 +52,7 @@ class Path(NamedTuple):
 
 
 class Call:
-    """One admitted REST call; on its session's bill from the start, taken off again where it was never sent."""
+    """One admitted REST call."""
 
     def __init__(self, path: Path, bill: Bill, tenant: Tenant, request: Request) -> None:
         self._path = path
@@ -59,9 +61,10 @@ class Call:
         self._quota = tenant.quota
         self._request = request
         self._reply: Reply | None = None
-        self._sent = 0
-        self._charged = 1
-        self._bill.spent += 1
+        self._reserved = True
+        """Whether an attempt is on the bill that was not sent."""
+        self._bill.reserved += 1
+        self._bill.unsettled += 1
         self._since = self._quota.begin()
 
     def launch(self, send: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
@@ -75,13 +78,11 @@ class Call:
         path = self._path
         attempts = 0
         while True:
-            attempts, before = attempts + 1, self._sent
+            attempts += 1
             try:
-                reply = await path.wire.attempt(*self._request, self._sending)
+                reply = await self._attempt()
                 break
             except errors.Failed as failure:
-                if not failure.reached:
-                    self._sent = before
                 failed = isinstance(failure, errors.Unavailable)
                 if not may_retry(self._request[0], attempts, connection_failed=failed) or not self._afford():
                     raise
@@ -108,21 +109,38 @@ class Call:
             error.answer = self._reply and said(self._reply)
             raise
 
+    async def _attempt(self) -> Reply:
+        try:
+            return await self._path.wire.attempt(*self._request, self._sending)
+        except errors.Failed as failure:
+            if not failure.reached and not self._reserved:
+                self._bill.spent -= 1
+                self._reserve()
+            raise
+        finally:
+            if not self._reserved:
+                self._path.sent()
+
     def _sending(self) -> None:
-        self._sent += 1
+        self._reserved = False
+        self._bill.reserved -= 1
+        self._bill.spent += 1
+
+    def _reserve(self) -> None:
+        self._reserved = True
+        self._bill.reserved += 1
 
     def _afford(self) -> bool:
-        """Charge another attempt where the last one counts; tell whether the budget has it."""
-        if self._sent < self._charged:
-            return True
-        if self._bill.spent >= self._path.budget:
-            return False
-        self._charged += 1
-        self._bill.spent += 1
+        """Reserve another attempt where the last one was sent; tell whether the budget has it."""
+        if not self._reserved:
+            if self._bill.charged >= self._path.budget:
+                return False
+            self._reserve()
         return True
 
     def _settle(self, task: "asyncio.Task[Any]") -> None:
-        self._bill.spent += self._sent - self._charged
+        self._bill.reserved -= self._reserved
+        self._bill.end()
         self._quota.end()
         if not task.cancelled():
             task.exception()  # whoever waited has it; nobody may be left to wait

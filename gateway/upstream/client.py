@@ -42,6 +42,7 @@ class Client:
         settings: the upstream's address, timeouts and caps.
         transport: stands in for the network, in tests.
         clock: unix seconds.
+        sent: called for each REST call that was sent.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Client:
         settings: Settings,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.time,
+        sent: Callable[[], object] = lambda: None,
     ) -> None:
         self.settings = settings
         self.clock = clock
@@ -63,7 +65,7 @@ class Client:
             max_bytes=settings.max_upstream_bytes,
             transport=transport,
         )
-        self.path = Path(wire, clock, settings.max_rest_calls, self.tenants.keep)
+        self.path = Path(wire, clock, settings.max_rest_calls, self.tenants.keep, sent)
         self.remembers = bool(settings.cache_ttl or settings.stale_if_error)
         self.joins = settings.workers == 1 or bool(settings.redis_url)
         """Whether operations join each other's reads: a worker must know of the others' writes, or those are older."""
@@ -129,6 +131,7 @@ class Session:
         self.stale_age: float | None = None
         """Seconds of age of the oldest answer that was served only because the upstream could not; else None."""
         self.has_key = bool(headers["X-API-Key"])
+        self._over = False
         self._client = client
         self._headers = {**headers, "Accept": "application/json", "Accept-Encoding": "gzip"}
         self._max_age = 0.0 if fresh else client.settings.cache_ttl
@@ -139,6 +142,11 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.time() + client.settings.deadline
 
+    def finish(self, then: Callable[[], object]) -> None:
+        """Begin no REST call any more, and call this once all have ended."""
+        self._over = True
+        self.bill.when_settled(then)
+
     @property
     def quota(self) -> QuotaState | None:
         """What is known of the key's quota."""
@@ -147,7 +155,7 @@ class Session:
     @property
     def affordable(self) -> int:
         """REST calls that the budget and the known quota still allow."""
-        left, quota = self._client.settings.max_rest_calls - self.bill.spent, self.quota
+        left, quota = self._client.settings.max_rest_calls - self.bill.charged, self.quota
         return left if quota is None else min(left, quota.remaining)
 
     @property
@@ -307,10 +315,12 @@ class Session:
 
     def _admit(self, method: str, target: str, body: bytes | None) -> Call:
         """Put a call on the bill, or refuse it where it has no key, no budget or no quota."""
+        if self._over:
+            raise self._too_late()
         if not self.has_key:
             raise errors.NoKey("Send your Omnia API key in the X-API-Key header.")
         client = self._client
-        reserve = client.settings.quota_reserve if method == "GET" and self.bill.spent > 0 else 0
+        reserve = client.settings.quota_reserve if method == "GET" and self.bill.charged > 0 else 0
         try:
             return client.path.admit(self.bill, self.tenant, reserve, (method, target, self._headers, body))
         except errors.QuotaSpent:

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -42,12 +42,36 @@ class Bill(msgspec.Struct):
     """What one operation has cost: REST calls sent, and saved."""
 
     spent: int = 0
+    """Calls sent so far."""
+    reserved: int = 0
+    """Calls that are admitted and not sent yet."""
+    unsettled: int = 0
+    """Calls that have not ended; they may outlast the operation, and be sent after it."""
     saved: Saved = msgspec.field(default_factory=Saved)
+    _then: Callable[[], object] | None = None
+
+    @property
+    def charged(self) -> int:
+        """Calls that count against the operation's budget."""
+        return self.spent + self.reserved
 
     @property
     def touched(self) -> bool:
         """Whether the upstream, or what is known of it, was asked at all."""
         return bool(self.spent or any(msgspec.structs.astuple(self.saved)))
+
+    def end(self) -> None:
+        """Note that a call has ended."""
+        self.unsettled -= 1
+        if self._then and not self.unsettled:
+            self._then()
+
+    def when_settled(self, then: Callable[[], object]) -> None:
+        """Call this once every call has ended, so that `spent` is final."""
+        if self.unsettled:
+            self._then = then
+        else:
+            then()
 
 
 class ReplicaLog:

@@ -1,8 +1,25 @@
 """The metrics, as Prometheus reads them."""
 
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.harness import Gateway
+from gateway.app import create_app
+from gateway.observability.metrics import Metrics
+from gateway.settings import load
+from tests.harness import UPSTREAM, Gateway, open_gateway
+
+COUNTING = """
+from gateway.observability.metrics import Metrics
+
+metrics = Metrics()
+for status in (200, 200, 499):
+    metrics.count("query", status, 0.02, ["RATE_LIMITED"])
+metrics.rest_calls.inc()
+"""
 
 
 async def scrape(gateway: Gateway) -> dict[str, float]:
@@ -34,3 +51,32 @@ async def test_labels_hold_no_word_of_a_caller(gateway: Gateway) -> None:
     text = (await gateway.http.get("/metrics")).text
 
     assert not any(word in text for word in ("Secret", "private", "demo-2"))
+
+
+def test_the_metrics_of_several_processes_are_their_sums(tmp_path: Path) -> None:
+    for _ in range(2):
+        subprocess.run(
+            [sys.executable, "-c", COUNTING], env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}, check=True, timeout=60
+        )
+
+    lines = Metrics(str(tmp_path)).text().decode().splitlines()
+
+    assert 'gateway_requests_total{status="200",type="query"} 4.0' in lines
+    assert 'gateway_requests_total{status="499",type="query"} 2.0' in lines
+    assert 'gateway_errors_total{code="RATE_LIMITED"} 6.0' in lines
+    assert 'gateway_request_seconds_bucket{le="0.025"} 6.0' in lines
+    assert "gateway_rest_calls_total 2.0" in lines
+
+
+async def test_applications_in_one_process_count_each_for_itself(gateway: Gateway) -> None:
+    async with open_gateway() as other:
+        await gateway.ask("{ agents { totalCount } }")
+        await gateway.ask("{ agents { totalCount } }")
+        await other.ask("{ agents { totalCount } }")
+
+        counts = [(await scrape(each))["gateway_rest_calls_total"] for each in (gateway, other)]
+
+    assert counts == [2, 1]
+    third = httpx.ASGITransport(create_app(load({}, {"upstream_url": UPSTREAM})))
+    async with httpx.AsyncClient(transport=third, base_url="http://gateway") as http:
+        assert "gateway_rest_calls_total 0.0" in (await http.get("/metrics")).text

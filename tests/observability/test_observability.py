@@ -113,9 +113,41 @@ async def test_a_caller_that_leaves_is_logged_as_499(gateway: Gateway) -> None:
     scope = {"type": "http", "method": "POST", "path": "/graphql", "query_string": b"", "headers": headers}
     door: Any = gateway.http._transport
     with capture_logs() as logs:
-        await door.app(scope, receive, send)
+        await asyncio.ensure_future(door.app(scope, receive, send))
+        for _ in range(20):
+            await asyncio.sleep(0)  # the line waits for its calls to end
 
-    assert [(line["status"], line["name"]) for line in lines_of(logs)] == [(499, "Totals")]
+    told = [(line["status"], line["name"], line["spent"]) for line in lines_of(logs)]
+    assert told == [(499, "Totals", 1)]
+
+
+@pytest.mark.parametrize("turns", range(14))
+async def test_a_caller_that_leaves_at_any_turn_leaves_a_line_of_what_was_sent(gateway: Gateway, turns: int) -> None:
+    ids = list(gateway.workspaces["demo"].agents)[:2]
+    query = f'{{ a: agent(id: "{ids[0]}") {{ name }} b: agent(id: "{ids[1]}") {{ numbers {{ id }} name }} }}'
+    messages = [{"type": "http.request", "body": json.dumps({"query": query}).encode()}]
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return {"type": "http.disconnect"}
+
+    async def send(_: Any) -> None:
+        pass
+
+    headers = [(b"content-type", b"application/json"), (b"x-api-key", b"demo"), (b"host", b"gateway")]
+    scope = {"type": "http", "method": "POST", "path": "/graphql", "query_string": b"", "headers": headers}
+    door: Any = gateway.http._transport
+    with capture_logs() as logs:
+        await asyncio.ensure_future(door.app(scope, receive, send))
+        for _ in range(40):
+            await asyncio.sleep(0)
+
+    (line,) = lines_of(logs)
+    assert line["spent"] == len(gateway.calls)
+    assert f"gateway_rest_calls_total {float(line['spent'])}" in (await gateway.http.get("/metrics")).text
 
 
 async def test_a_callers_request_id_goes_back_to_it_and_on_to_the_upstream(gateway: Gateway) -> None:
