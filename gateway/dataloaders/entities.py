@@ -16,11 +16,14 @@ from msgspec import UNSET
 from gateway.dataloaders.planner import pages_to_read
 from gateway.upstream import errors
 from gateway.upstream.client import Answer, Session
-from gateway.upstream.models import Agent, Listing, PhoneNumber, Row
+from gateway.upstream.models import Agent, Listing, PhoneNumber, Row, Unreadable
 from gateway.upstream.paging import MAX_LIMIT, PageRequest, Size
 
 Pages = Callable[[Sequence[PageRequest]], Awaitable[list[Answer]]]
 """Reads pages of a list, unfiltered; failures are values."""
+
+SAMPLES = 10
+"""Numbers listed without an agent that stand for all others, at the most."""
 
 _ID, _OWNER = attrgetter("id"), attrgetter("agent_id")
 
@@ -52,6 +55,8 @@ class Inventory(Generic[Row]):
         """Whether every row was listed: as many unique ids as the total that each page told."""
         self.listed: dict[str, Row] = {}
         """The rows by id in the list's own order, where it is complete."""
+        self.scanned = False
+        """Whether pages were read to find rows by their keys."""
         self._name = name
         self._session = session
         self._odds = odds
@@ -128,6 +133,7 @@ class Inventory(Generic[Row]):
         read, rows, totals = 0, dict[str, Row](), set[int]()
         while worth() and not self.complete and (requests := self._next(keys, missing(), read)):
             answers = await pages(requests)
+            self.scanned = True
             read += len(requests)
             listings = [answer for answer in answers if isinstance(answer, Listing)]
             if len(listings) < len(answers):
@@ -169,6 +175,7 @@ class Numbers(Inventory[PhoneNumber]):
         super().__init__("numbers", session, odds)
         self._agents = agents
         self._told: bool | None = None
+        self._silent: tuple[dict[str, PhoneNumber], list[str]] | None = None
 
     @property
     def tried(self) -> bool:
@@ -178,7 +185,30 @@ class Numbers(Inventory[PhoneNumber]):
     @property
     def tell_owners(self) -> bool:
         """Whether listed numbers say whose they are, as far as this tenant knows."""
-        return self._session.tenant.told is not False
+        tenant = self._session.tenant
+        return tenant.told is not False and tenant.silence_means_none is not False
+
+    @property
+    def samples(self) -> int:
+        """How many numbers that were listed without an agent are read, to learn what that means; at least one."""
+        return min(SAMPLES, max(1, 1 + self._odds.balance)) if self.scanned else SAMPLES
+
+    @property
+    def silent(self) -> list[str]:
+        """The ids of those numbers of the whole list that were listed without an agent."""
+        if self._silent is None or self._silent[0] is not self.listed:
+            some = UNSET in map(_OWNER, self.listed.values())
+            rows = [row for row in self.listed.values() if row.agent_id is UNSET] if some else []
+            self._silent = self.listed, [row.id for row in rows if not isinstance(row.id, Unreadable)]
+        return self._silent[1]
+
+    def learn_silence(self, owners: Iterable[object]) -> None:
+        """Learn from whose numbers are that were listed without an agent what such a row means."""
+        told, tenant = set(map(type, owners)), self._session.tenant
+        if str in told:
+            tenant.silence_means_none = False
+        elif told == {type(None)} and tenant.told:
+            tenant.silence_means_none = True
 
     def see_listing(self, listing: Listing[PhoneNumber]) -> None:
         """Take in what an answer holds, agents included."""
@@ -189,14 +219,15 @@ class Numbers(Inventory[PhoneNumber]):
         """Take in pages, unless they do not say whose the numbers are: then they are not all that is to be known."""
         for listing in listings:
             if listing.rows and not self._told:
-                self._told = self._session.tenant.told = any(row.agent_id is not UNSET for row in listing.rows)
+                tenant = self._session.tenant
+                self._told = tenant.told = tenant.told or any(row.agent_id is not UNSET for row in listing.rows)
             if listing.agents:
                 self._agents.see(listing.agents)
         return super().take(listings) if self._told else {row.id: row for page in listings for row in page.rows}
 
     def owned(self, ids: Sequence[str]) -> dict[str, list[PhoneNumber]]:
         """Return the numbers of those agents of whom all are known: seen ones, from a whole list that says whose."""
-        if not self.complete or self._told is False:
+        if not self.complete or self._told is False or (self.silent and not self._session.tenant.silence_means_none):
             return {}
         owned: dict[Any, list[PhoneNumber]] = {id_: [] for id_ in ids if id_ in self._agents.rows}
         numbers = self.listed.values()

@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Sequence
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
+from msgspec import UNSET
+
 from gateway.dataloaders.dataloader import Loader
-from gateway.dataloaders.entities import Inventory, Numbers, Odds
+from gateway.dataloaders.entities import SAMPLES, Inventory, Numbers, Odds
 from gateway.upstream import errors
 from gateway.upstream.client import Answer, Session
 from gateway.upstream.inflight import Arrival
@@ -50,6 +52,8 @@ class Loaders:
         self._agents: Inventory[Agent] = Inventory("agents", session, odds)
         self._numbers = Numbers(session, odds, self._agents)
         self._refs: set[str] = set()
+        self._written: set[str] = set()
+        """Numbers that were written, of which the answer may not say whose they are."""
 
     @cached_property
     def agent(self) -> Loader[str, Agent | None]:
@@ -65,6 +69,11 @@ class Loaders:
     def agent_numbers(self) -> Loader[str, list[PhoneNumber] | None]:
         """All numbers of an agent, by its id."""
         return Loader(self._load_agent_numbers, operation=self._operation)
+
+    @cached_property
+    def owner(self) -> Loader[str, str | None]:
+        """Ids of the agents of numbers whose rows do not say, by the numbers' ids."""
+        return Loader(self._load_owners, operation=self._operation)
 
     @cached_property
     def _listed_agents(self) -> Loader[Read, Arrival]:
@@ -113,6 +122,15 @@ class Loaders:
     async def _number_pages(self, requests: Sequence[PageRequest]) -> list[Answer]:
         return _answers(await self._listed_numbers.load_batch([Read("numbers", page=page) for page in requests]))
 
+    async def owners(self, numbers: Sequence[PhoneNumber]) -> Sequence[str | Exception | None]:
+        """Return the ids of numbers' agents; those that a row leaves out are found as `_load_owners` says."""
+        ids: list[Any] = [number.agent_id for number in numbers]
+        if UNSET not in ids:
+            return ids
+        silent = [number.id for number in numbers if number.agent_id is UNSET]
+        found = dict(zip(silent, await self.owner.load_batch(silent), strict=True))
+        return [found[number.id] if id_ is UNSET else id_ for number, id_ in zip(numbers, ids, strict=True)]
+
     def ref(self, agent_id: str) -> AgentRef:
         """Return an agent of which only the id is wanted, without a call."""
         if agent_id not in self._agents.rows and agent_id not in self._refs:
@@ -142,6 +160,7 @@ class Loaders:
         finally:
             self._forget(id_)
         self._numbers.see_listing(written)
+        self._written.add(written.rows[0].id)
         return written.rows[0]
 
     def _forget(self, number_id: str | None) -> None:
@@ -158,6 +177,27 @@ class Loaders:
 
     async def _load_numbers(self, ids: list[str]) -> list[PhoneNumber | None | Exception]:
         return await self._by_id("number", self._numbers, ids)
+
+    async def _load_owners(self, ids: list[str]) -> list[str | None | Exception]:
+        """Find whose the numbers are that were listed, or answered to a write, without an agent.
+
+        The list may leave out null, or leave out the key whatever it is: reading a number tells. Where other rows of
+        the list do say, a few numbers stand for all, and what they tell is remembered; else each is read.
+        """
+        found: dict[str, Any] = {id_: _no_id() for id_ in ids if isinstance(id_, Unreadable)}
+        found |= await self._read_owners([id_ for id_ in ids if id_ in self._written])
+        asked = [id_ for id_ in ids if id_ not in found]
+        tenant = self.session.tenant
+        few = self._numbers.samples if tenant.told and tenant.silence_means_none is None else len(asked)
+        for part in (asked[:few], asked[few:]):
+            if not tenant.silence_means_none:
+                found |= (read := await self._read_owners(part))
+                self._numbers.learn_silence(read.values())
+        return [found.get(id_) for id_ in ids]
+
+    async def _read_owners(self, ids: Sequence[str]) -> dict[str, Any]:
+        rows = await self._each("number", ids, None)
+        return {id_: getattr(row, "agent_id", row) for id_, row in rows.items()}
 
     async def _by_id(self, kind: ById, inventory: Inventory[Row], ids: list[str]) -> list[Row | None | Exception]:
         """Answer a batch of ids from what was seen, by a sweep, or singly, whichever costs least."""
@@ -188,6 +228,7 @@ class Loaders:
         there = await self.agent.load_batch(asked)  # who is not there has no numbers to be asked for
         found: dict[str, Any] = {id_: None for id_, agent in zip(asked, there, strict=True) if agent is None}
         found |= {id_: _no_id() for id_ in ids if isinstance(id_, Unreadable)}
+        await self._check_silence(len(ids))
         found |= self._numbers.owned([id_ for id_ in ids if id_ not in found])
         self.session.bill.saved.primed += len(found)
         for id_ in ids:
@@ -225,9 +266,16 @@ class Loaders:
         number_pages = await self._numbers.sweep(
             self._number_pages, seen, lambda: 0 if self._numbers.complete else seen, lambda: self._numbers.tell_owners
         )
+        await self._check_silence(max(1, seen - number_pages))
         swept = self._numbers.owned(ids)
         self.session.bill.saved.swept += max(0, len(swept) - agent_pages - number_pages)
         return swept, max(1, before - agent_pages) if self._agents.complete else before
+
+    async def _check_silence(self, room: int) -> None:
+        """Find out what it means that numbers are listed without an agent, where that decides whose the others are."""
+        tenant = self.session.tenant
+        if self._numbers.complete and tenant.told and tenant.silence_means_none is None:
+            await self.owner.load_batch(self._numbers.silent[: min(room, SAMPLES)])
 
     async def _doubted(self, kind: ById, ids: Sequence[str], room: int, failed: Exception | None) -> dict[str, Any]:
         """Fetch ids that a list did not have one call each, while there is `room`.

@@ -82,22 +82,25 @@ def known(*values: object) -> None:
 
 async def _agent_of(root: Parent[models.PhoneNumber], info: Info) -> models.Agent | models.AgentRef | None:
     """Load a number's agent, or only name it."""
-    if not isinstance(root.agent_id, str):
-        return None
     loaders = info.context.loaders
-    return loaders.ref(root.agent_id) if only(info, {"id"}) else await loaders.agent.load(root.agent_id)
+    (id_,) = await loaders.owners([root])
+    if isinstance(id_, Exception):
+        raise id_
+    if id_ is None:
+        return None
+    return loaders.ref(id_) if only(info, {"id"}) else await loaders.agent.load(id_)
 
 
 async def _agents_of(
     look: Look, numbers: Sequence[models.PhoneNumber]
 ) -> Sequence[models.Agent | models.AgentRef | Exception | None]:
     """Do `_agent_of` for many numbers; what fails is an exception in its place."""
-    ids = [number.agent_id for number in numbers]
-    distinct = [id_ for id_ in dict.fromkeys(ids) if isinstance(id_, str)]  # not None or UNSET
     loaders = look.context.loaders
+    ids = await loaders.owners(numbers)
+    distinct = [id_ for id_ in dict.fromkeys(ids) if isinstance(id_, str)]
     agents = map(loaders.ref, distinct) if only(look, {"id"}) else await loaders.agent.load_batch(distinct)
-    found = dict(zip(distinct, agents, strict=True))
-    return [found.get(id_) for id_ in ids]  # type: ignore[arg-type]
+    found: dict[Any, Any] = dict(zip(distinct, agents, strict=True))
+    return [id_ if isinstance(id_, Exception) else found.get(id_) for id_ in ids]
 
 
 async def _numbers_of(

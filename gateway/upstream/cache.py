@@ -163,7 +163,7 @@ class Memory:
         for _, number in sorted(numbers.values(), key=lambda placed: placed[0]):
             if isinstance(number.agent_id, str):
                 owners.setdefault(number.agent_id, []).append(number)
-        told_whose = not numbers or any(number.agent_id is not UNSET for _, number in numbers.values())
+        told_whose = all(number.agent_id is not UNSET for _, number in numbers.values())
         return read_at if told_whose else float("-inf"), owners
 
     @staticmethod
@@ -221,4 +221,5 @@ def _objects(entry: _Entry) -> tuple[list[Agent], list[PhoneNumber]]:
     """Return the whole agents and the numbers in an answer."""
     if entry.read.kind in {"agent", "agents"}:
         return entry.listing.rows, []
-    return list(entry.listing.agents), entry.listing.rows
+    # a row that does not say whose it is does not answer for the number
+    return list(entry.listing.agents), [row for row in entry.listing.rows if row.agent_id is not UNSET]

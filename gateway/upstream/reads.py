@@ -70,7 +70,9 @@ class Read(msgspec.Struct, frozen=True):
                 return models.Listing([answer])
             case "agent_numbers":
                 return models.Listing(answer.data, None, models.unfold(answer.data, self.id))
-        return models.Listing([answer], None, models.unfold([answer]))
+        return models.Listing(
+            [answer], None, models.unfold([answer], None)
+        )  # left out is null, where nothing else tells
 
 
 def number_path(id_: str) -> str:

@@ -120,6 +120,8 @@ class Tenant:
         self.quota = Quota()
         self.told: bool | None = None
         """Whether numbers that were listed lately said whose they are."""
+        self.silence_means_none: bool | None = None
+        """Whether numbers that are listed without `agentId` have no agent; False where one had one, None if unknown."""
         self._sizes: dict[str, tuple[Size, float]] = {}
 
     def forget(self, number_id: str | None, agents: Sequence[str | None]) -> None:

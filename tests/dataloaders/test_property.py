@@ -74,6 +74,10 @@ class Plain:
         pages = -(-min(field.at, len(kind)) // self._limit) if field.at > self._limit else 1
         self.calls |= {(field.name, (field.at, page)) for page in range(max(1, pages))}
         rows = [kind[row["id"]] for row in listed["nodes"]] if listed else list(kind.values())[: field.at]
+        if (
+            isinstance(field.of, Numbers) and field.of.agent
+        ):  # whose a number is that a list does not say, it says itself
+            self.calls |= {("phoneNumber", row["id"]) for row in rows if "agentId" not in row}
         assert len({row["id"] for row in rows}) == min(field.at, len(kind))
         return {"totalCount": len(kind), "nodes": [show(row, field.of) for row in rows]}
 

@@ -220,3 +220,17 @@ async def test_an_answer_that_leaves_the_agent_out_is_read_with_what_was_sent(
     answer = await update(gateway, given, "n1")
 
     assert answer["data"]["updatePhoneNumber"]["phoneNumber"]["agent"] == agent
+
+
+@pytest.mark.parametrize("owner", ["a7", None])
+async def test_an_answer_that_leaves_out_an_agent_that_was_not_sent_is_not_read_as_none(
+    gateway: Gateway, owner: str | None
+) -> None:
+    number = {"id": "n1", "phoneNumber": "+49", "status": "ACTIVE", "createdAt": "2024-01-01T00:00:00Z"}
+    gateway.upstream.play("PUT .*", httpx.Response(200, json=number))
+    gateway.upstream.play("GET /numbers/n1", httpx.Response(200, json=number | {"agentId": owner}))
+
+    answer = await update(gateway, {"friendlyName": "x"}, "n1")
+
+    assert answer["data"]["updatePhoneNumber"]["phoneNumber"]["agent"] == (owner and {"id": owner})
+    assert gateway.calls == ["PUT /numbers/n1", "GET /numbers/n1"]

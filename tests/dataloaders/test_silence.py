@@ -1,0 +1,128 @@
+"""Numbers that are listed without `agentId`: never null where there is an agent, in the fewest calls that can tell."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.upstream.test_repair import Rest, agent, asking, number, without
+
+PAGE, AGENTS_PAGE = "GET /numbers?page=1&limit=50", "GET /agents?page=1&limit=50"
+LIST = "{ phoneNumbers { nodes { id agent { id } } } }"
+OWNED = "{ agents { nodes { id numbers { id } } } }"
+OWNERS = ["a0", None, "a1", "a2", None, "a0"]
+
+
+class Silent(Rest):
+    """Lists the numbers without `agentId` where `leaves_out` says so; a number itself tells it."""
+
+    def __init__(self, leaves_out: Callable[[dict[str, Any]], bool]) -> None:
+        super().__init__([agent(i) for i in range(3)], [number(i, owner) for i, owner in enumerate(OWNERS)])
+        self.leaves_out = leaves_out
+
+    def __call__(self, call: str) -> bytes:
+        if not call.startswith("GET /numbers?"):
+            return super().__call__(call)
+        numbers = self.lists["numbers"]
+        self.lists["numbers"] = [without(row, "agentId") if self.leaves_out(row) else row for row in numbers]
+        try:
+            return super().__call__(call)
+        finally:
+            self.lists["numbers"] = numbers
+
+
+def reads(*numbers: int) -> list[str]:
+    return [f"GET /numbers/n{i}" for i in numbers]
+
+
+def shown(owners: list[str | None]) -> list[dict[str, Any]]:
+    return [{"id": f"n{i}", "agent": owner and {"id": owner}} for i, owner in enumerate(owners)]
+
+
+def always(_: object) -> bool:
+    return True
+
+
+def null(row: dict[str, str | None]) -> bool:
+    return row["agentId"] is None
+
+
+def one(row: dict[str, str | None]) -> bool:
+    return row["id"] == "n3"
+
+
+def some(row: dict[str, str | None]) -> bool:
+    return row["id"] in {"n1", "n3", "n5"}
+
+
+@pytest.mark.parametrize(
+    ("leaves_out", "first", "again"),
+    [
+        (always, reads(0, 1, 2, 3, 4, 5), reads(0, 1, 2, 3, 4, 5)),
+        (null, reads(1, 4), []),
+        (one, reads(3), reads(3)),
+        (some, reads(1, 3, 5), reads(1, 3, 5)),
+    ],
+)
+@pytest.mark.parametrize("compiled", ["true", "false"])
+async def test_a_number_that_a_list_says_nothing_of_is_asked_for(
+    compiled: str, leaves_out: Callable[[Any], bool], first: list[str], again: list[str]
+) -> None:
+    async with asking(Silent(leaves_out), compiled=compiled) as (ask, upstream):
+        told = await ask(LIST)
+        calls = upstream.calls
+        repeated = await ask(LIST)
+
+    assert told["data"] == repeated["data"] == {"phoneNumbers": {"nodes": shown(OWNERS)}}
+    assert [calls[0], *sorted(calls[1:])] == [PAGE, *first]
+    assert sorted(upstream.calls[len(calls) :]) == sorted([PAGE, *again])
+
+
+@pytest.mark.parametrize(
+    ("leaves_out", "calls"),
+    [
+        (always, [f"GET /agents/a{i}/numbers" for i in range(3)]),
+        (null, reads(1, 4)),
+        (one, [*(f"GET /agents/a{i}/numbers" for i in range(3)), *reads(3)]),
+        (some, [*(f"GET /agents/a{i}/numbers" for i in range(3)), *reads(1, 3)]),
+    ],
+)
+async def test_a_list_scan_counts_only_where_it_is_known_what_it_leaves_out(
+    leaves_out: Callable[[Any], bool], calls: list[str]
+) -> None:
+    async with asking(Silent(leaves_out)) as (ask, upstream):
+        told = await ask(OWNED)
+
+    owned = [
+        {"id": f"a{i}", "numbers": [{"id": f"n{n}"} for n, o in enumerate(OWNERS) if o == f"a{i}"]} for i in range(3)
+    ]
+    assert told["data"] == {"agents": {"nodes": owned}}
+    assert sorted(upstream.calls) == sorted([AGENTS_PAGE, "GET /numbers?page=1&limit=100", *calls])
+
+
+async def test_what_a_number_itself_leaves_out_it_has_not() -> None:
+    rest = Rest([agent(0)], [without(number(0, None), "agentId")])
+    async with asking(rest) as (ask, upstream):
+        told = await ask('{ phoneNumber(id: "n0") { agent { id } } phoneNumbers { nodes { agent { name } } } }')
+
+    assert told["data"] == {"phoneNumber": {"agent": None}, "phoneNumbers": {"nodes": [{"agent": None}]}}
+    assert sorted(upstream.calls) == [*reads(0), PAGE] or sorted(upstream.calls) == [*reads(0, 0), PAGE]
+
+
+async def test_a_number_that_cannot_be_read_is_an_error_where_its_agent_is_asked_for() -> None:
+    async with asking(Silent(always), max_rest_calls="4") as (ask, _):
+        told = await ask(LIST)
+
+    assert [node["agent"] for node in told["data"]["phoneNumbers"]["nodes"][:3]] == [{"id": "a0"}, None, {"id": "a1"}]
+    assert [error["path"] for error in told["errors"]] == [["phoneNumbers", "nodes", i, "agent"] for i in (3, 4, 5)]
+
+
+async def test_a_remembered_list_does_not_say_what_it_left_out() -> None:
+    async with asking(Silent(always), cache_ttl="60") as (ask, upstream):
+        await ask("{ phoneNumbers { nodes { id } } }")
+        told = await ask('{ phoneNumber(id: "n3") { agent { id } } }')
+        again = await ask(LIST)
+
+    assert told["data"] == {"phoneNumber": {"agent": {"id": "a2"}}}
+    assert again["data"] == {"phoneNumbers": {"nodes": shown(OWNERS)}}
+    assert sorted(upstream.calls) == sorted([PAGE, *reads(0, 1, 2, 3, 4, 5)])
