@@ -280,6 +280,7 @@ def _config(settings: Settings, app: Starlette | str, **options: Any) -> uvicorn
         http=Protocol,
         ws="none",
         lifespan="on",
+        timeout_keep_alive=settings.keep_alive,
         timeout_graceful_shutdown=math.ceil(settings.deadline) + 1,
         **options,
     )

@@ -69,6 +69,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0.1
     max_body_bytes: Annotated[Bytes, Meta(description="bytes; a larger request is refused")] = 1024 * 1024
     body_timeout: Annotated[Seconds, Meta(description="s; within which the body of a request must have arrived")] = 10.0
+    keep_alive: Annotated[
+        int, Meta(ge=1, le=3600, description="s; an idle connection is kept; longer than proxies in front keep theirs")
+    ] = 75
     max_batch: Annotated[
         int, Meta(ge=0, le=100, description="operations in one request, as a JSON array; 0 refuses arrays")
     ] = 0

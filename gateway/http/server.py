@@ -9,6 +9,8 @@ import asyncio
 import enum
 import json
 import re
+import socket
+import struct
 from typing import NoReturn
 
 import httptools
@@ -21,6 +23,7 @@ from gateway.http.writer import Writer
 _AUTHORITY = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(:[0-9]{0,5})?")
 """`host[:port]` of RFC 3986, without user information; an empty host, which no http URI has, does not match."""
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECASE | re.DOTALL)
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 _BODY_FIELDS = {b"content-length", b"transfer-encoding"}
 
 
@@ -319,7 +322,8 @@ class Protocol(HttpToolsProtocol):
         return self._socket.get_write_buffer_size()
 
     def disconnect(self) -> None:
-        """Close the connection without sending what waits."""
+        """Reset the connection: neither this process nor the kernel keeps what waits."""
+        self._socket.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._socket.abort()
 
     def pause_writing(self) -> None:
