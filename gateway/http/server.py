@@ -6,7 +6,6 @@ trailers are discarded. A refused request is the last of its connection: nothing
 """
 
 import asyncio
-import enum
 import json
 import re
 import socket
@@ -14,8 +13,7 @@ import struct
 from typing import NoReturn
 
 import httptools
-from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.execution.errors import request_error
 from gateway.http.writer import Writer
@@ -23,16 +21,12 @@ from gateway.http.writer import Writer
 _AUTHORITY = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(:[0-9]{0,5})?")
 """`host[:port]` of RFC 3986, without user information; an empty host, which no http URI has, does not match."""
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECASE | re.DOTALL)
+_SIMPLE = re.compile(rb"\s*[A-Z]+ \S+\r?\n")
+"""A whole request of HTTP/0.9, which llhttp takes for the first line of one with headers."""
+_REQUEST, _HEAD, _BODY = range(3)  # what arrives next on a connection
+_USUAL = 100  # headers of a request
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 _BODY_FIELDS = {b"content-length", b"transfer-encoding"}
-
-
-class _Part(enum.Enum):
-    """What arrives next on a connection."""
-
-    REQUEST = enum.auto()
-    HEAD = enum.auto()
-    BODY = enum.auto()
 
 
 class _Refused(Exception):
@@ -67,7 +61,10 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._socket = transport
         self.transport = Writer(transport, self.loop, self._end)
-        self._part = _Part.REQUEST
+        self._ended = False  # nothing is parsed any more
+        self._keep = True  # whether the connection is kept after the last request
+        self._host: bytes | None = None
+        self._part = _REQUEST
         self._unread = 0  # bytes since the last that were the beginning of a request or a piece of its body
         self._whole = False  # whether all that has just arrived belongs to the head that begins in it
         self._fields = 0  # bytes of complete headers or trailers
@@ -89,6 +86,7 @@ class Protocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Let the request under way end; do not wait for a client that was told to go."""
+        self._keep = False
         super().shutdown()
         if self._linger is not None:
             self._socket.close()
@@ -97,15 +95,17 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrives, or discard it after the last request of the connection."""
-        if self._refusal or self.transport.is_closing():
+        if self._ended:
             self._discard(len(data))
             return
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
         self._unread += len(data)
-        self._whole = self._part is _Part.REQUEST
+        self._whole = self._part == _REQUEST
         try:
             self._parse(data)
-            self._check_progress()
+            if self._part != _REQUEST or not self._open:
+                self._check_progress(data)
         except (httptools.HttpParserError, _Refused):
             self._refusal = self._refusal or ("400 Bad Request", "This is not a request of HTTP/1.1 (RFC 9112).")
             self._refuse()
@@ -127,7 +127,7 @@ class Protocol(HttpToolsProtocol):
         than how long the body is.
         """
         fields = [b"%b: %b" % field for field in self.headers if field[0] in _BODY_FIELDS]
-        connection = b"keep-alive" if self.cycle.keep_alive else b"close"
+        connection = b"keep-alive" if self._keep else b"close"
         head = b"\r\n".join([b"POST / HTTP/1.1", b"Connection: " + connection, *fields, b"", b""])
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
@@ -135,34 +135,34 @@ class Protocol(HttpToolsProtocol):
         self.parser.feed_data(head)
         self._ignoring_upgrade = False
 
-    def _check_progress(self) -> None:
+    def _check_progress(self, data: bytes) -> None:
         """Bound the bytes and the time of what is not complete."""
         if self._unread > self.max_head:
             self._reject("431 Request Header Fields Too Large", f"Headers or trailers are over {self.max_head} bytes.")
-        if self._part is _Part.HEAD and self.parser.get_http_version() == "0.9":
+        if self._unread == len(data) and _SIMPLE.fullmatch(data):
             self._reject("400 Bad Request", "HTTP/0.9 is not served.")
         # most heads arrive whole, and never need the timer; blank lines between requests have stopped uvicorn's own
-        waits = self._part is _Part.HEAD or (self._part is _Part.REQUEST and not self._open)
-        if waits and self._hurry is None:
+        if self._part != _BODY and self._hurry is None:
             self._hurry = self.loop.call_later(self.head_timeout, self._too_slow)
 
     def on_message_begin(self) -> None:
         """Count bytes and time of the head anew."""
         super().on_message_begin()
-        self._part = _Part.HEAD
+        self._part = _HEAD
         self._fields = 0
         if not self._whole:
             self._unread = 0
         self._whole = False
-        self._relax()
+        if self._hurry is not None:
+            self._relax()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, and discard a trailer."""
-        self._fields += len(name) + len(value) + 4  # with ": " and the end of the line
-        if self._fields > self.max_head:
-            self._reject("431 Request Header Fields Too Large", f"Headers or trailers are over {self.max_head} bytes.")
-        if self._part is _Part.HEAD:
-            super().on_header(name, value.rstrip(b" \t"))
+        if self._part == _HEAD:
+            self.headers.append((name.lower(), value.rstrip()))
+        else:
+            self._fields += len(name) + len(value) + 4
+            self._check_fields()
 
     def on_headers_complete(self) -> None:
         """Start the request, or refuse it."""
@@ -170,9 +170,12 @@ class Protocol(HttpToolsProtocol):
             self._check_head()
             super().on_headers_complete()
             self._open += 1
-        self._part = _Part.BODY
+            # until the body is complete: a response before that is the last of the connection
+            self._keep, self.cycle.keep_alive = self.cycle.keep_alive, False
+        self._part = _BODY
         self._unread = self._fields = 0
-        self._relax()
+        if self._hurry is not None:
+            self._relax()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body, which is worth some framing."""
@@ -182,8 +185,10 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Wait for the next request."""
         if not self.parser.should_upgrade():  # else llhttp has not read the body yet
-            self._part = _Part.REQUEST
+            self._part = _REQUEST
             self._unread = 0
+            if not self.cycle.response_started:
+                self.cycle.keep_alive = self._keep
             super().on_message_complete()
 
     def _should_upgrade(self) -> bool:
@@ -192,41 +197,53 @@ class Protocol(HttpToolsProtocol):
     # What RFC 9112 refuses and llhttp does not
 
     def _check_head(self) -> None:
+        if self._unread > self.max_head or len(self.headers) > _USUAL:
+            self._fields = sum(len(name) + len(value) + 4 for name, value in self.headers) + len(self.url)
+            self._check_fields()
         version = self.parser.get_http_version()
         if version not in {"1.1", "1.0"}:
             self._reject("505 HTTP Version Not Supported" if version > "1.1" else "400 Bad Request", "Use HTTP/1.1.")
-        if self.parser.get_method() == b"CONNECT":
+        if self.parser.should_upgrade() and self.parser.get_method() == b"CONNECT":
             self._reject("400 Bad Request", "CONNECT is not served: this is not a proxy.")
-        self._check_target()
-        names = [name for name, _ in self.headers]
-        self._check_host(names.count(b"host"), version)
-        if b"transfer-encoding" in names:
+        if not self.url.startswith(b"/") or b"#" in self.url:
+            self._check_target(version)
+        fields = dict(self.headers)
+        host = fields.get(b"host")
+        if host != self._host or host is None or len(fields) < len(self.headers):
+            self._check_host(host, version)
+        if b"transfer-encoding" in fields:
             self._check_codings(version)
-        if version == "1.0":
-            self.expect_100_continue = False  # RFC 9110 section 10.1.1
+        if b"expect" in fields:  # without a meaning in HTTP/1.0: RFC 9110 section 10.1.1
+            self.expect_100_continue = version == "1.1" and fields[b"expect"].lower() == b"100-continue"
         if len(self.pipeline) >= self.max_pipelined:
             self._reject("400 Bad Request", f"More than {self.max_pipelined} requests wait for a response.")
 
-    def _check_target(self) -> None:
+    def _check_fields(self) -> None:
+        if self._fields > self.max_head:
+            self._reject("431 Request Header Fields Too Large", f"Headers or trailers are over {self.max_head} bytes.")
+
+    def _check_target(self, version: str) -> None:
         """Turn an absolute target into path and Host, which it replaces (RFC 9112 section 3.2.2)."""
         if b"#" in self.url:
             self._reject("400 Bad Request", "The request target must not have a fragment.")
-        if self.url.startswith(b"/") or (self.url == b"*" and self.parser.get_method() == b"OPTIONS"):
+        if self.url == b"*" and self.parser.get_method() == b"OPTIONS":
             return
         absolute = _ABSOLUTE.fullmatch(self.url)
         if not absolute:
             self._reject("400 Bad Request", "The request target must be a path or an http URI.")
         authority, path, query = absolute.groups(b"")
         self.url = (path or b"/") + query
-        if not any(name == b"host" for name, _ in self.headers):
+        if version == "1.0" and not any(name == b"host" for name, _ in self.headers):
             self.headers.append((b"host", b""))
         self.headers[:] = [(name, authority if name == b"host" else value) for name, value in self.headers]
 
-    def _check_host(self, count: int, version: str) -> None:
+    def _check_host(self, host: bytes | None, version: str) -> None:
+        count = [name for name, _ in self.headers].count(b"host")
         if count > 1 or (not count and version == "1.1"):
             self._reject("400 Bad Request", "A request must have one Host header.")
-        if count and not _AUTHORITY.fullmatch(next(value for name, value in self.headers if name == b"host")):
+        if host is not None and not _AUTHORITY.fullmatch(host):
             self._reject("400 Bad Request", "The Host header must be a host, with or without a port.")
+        self._host = host  # most requests of a connection have the same
 
     def _check_codings(self, version: str) -> None:
         values = b",".join(value for name, value in self.headers if name == b"transfer-encoding")
@@ -248,9 +265,9 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self) -> None:
         """Answer with the refusal, after the responses to earlier requests, and close."""
+        self._ended = True
         self._relax()
-        if self._part is _Part.BODY and not self.cycle.response_started:
-            # the application reads this very request: it must not answer as well
+        if self._part == _BODY:  # the application reads this very request: it must not answer as well
             if self.pipeline and self.pipeline[0][0] is self.cycle:
                 self.pipeline.popleft()
             self.cycle.disconnected = True
@@ -260,7 +277,8 @@ class Protocol(HttpToolsProtocol):
             self._send_refusal()
 
     def _send_refusal(self) -> None:
-        if self._refusal and self._part is not _Part.REQUEST:  # a client that sent nothing expects no response
+        begun = self._part == _BODY and self.cycle.response_started
+        if self._refusal and self._part != _REQUEST and not begun:  # a client that sent nothing expects no response
             status, problem = self._refusal
             body = json.dumps({"errors": [request_error(problem, "BAD_REQUEST")]})
             head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close"
@@ -282,29 +300,17 @@ class Protocol(HttpToolsProtocol):
 
     # Writing and closing
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """Run the application; a response before the end of the request's body is the connection's last."""
-
-        async def run(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-            async def announce(message: ASGISendEvent) -> None:
-                if cycle.more_body and not cycle.response_started:
-                    cycle.keep_alive = False
-                await send(message)
-
-            await app(scope, receive, announce)
-
-        super()._start_asgi_task(cycle, run)
-
     def _end(self) -> None:
         """Close the connection; where the client is still sending, not before it has read the response.
 
         To close a socket with unread bytes resets the connection, and the response is lost (RFC 9112 section 9.6).
         """
+        self._ended = True
         if self._socket.is_closing():
             return
         if self.waiting:
             self._watch()
-        if self.pipeline or self._part is not _Part.REQUEST:
+        if self.pipeline or self._part != _REQUEST:
             self._socket.write_eof()
             self.flow.resume_reading()
             self._linger = self.loop.call_later(self.linger_timeout, self._socket.close)
@@ -333,10 +339,9 @@ class Protocol(HttpToolsProtocol):
         slow = [each for each in self.connections if isinstance(each, Protocol) and each.slow_since is not None]
         total = sum(each.waiting for each in slow)
         for each in sorted(slow, key=lambda each: each.slow_since or 0.0):
-            if total <= self.max_waiting or each is self:
-                break
-            total -= each.waiting
-            each.disconnect()
+            if total > self.max_waiting and each is not self:
+                total -= each.waiting
+                each.disconnect()
 
     def resume_writing(self) -> None:
         """Stop watching; but where the connection is to be closed, until everything is sent."""

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from gateway.http.server import Protocol
-from tests.server import serve, talk
+from tests.server import serve, serve_app, talk
 
 LARGE = b'{"query": "' + b"x" * 5_000_000 + b'"}'
 TIMES = 10
@@ -182,6 +183,45 @@ def test_stops_at_once_although_a_refused_client_stays() -> None:
             assert connection.recv(65536).startswith(b"HTTP/1.1 404")
         # the server has ended: its linger timeout of 30 s is longer than a test may take
         assert Protocol.linger_timeout == 30
+
+
+async def eager(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the body, but begin before it has arrived."""
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        message = await receive()
+        while message["more_body"]:
+            message = await receive()
+        await send({"type": "http.response.body", "body": b"done"})
+
+
+@pytest.mark.parametrize("fault", [b"", b"x"], ids=["complete", "broken"])
+def test_a_response_that_begins_before_the_end_of_the_body_is_the_last(fault: bytes) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: gateway\r\n" + CHUNKED + b"\r\n"
+    with (
+        serve_app(eager, http=Protocol) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
+    ):
+        connection.sendall(head)
+        answer = connection.recv(65536)
+        connection.sendall(fault + b"0\r\n\r\n")
+        while piece := connection.recv(65536):
+            answer += piece
+
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in answer
+    assert answer.endswith(b"" if fault else b"done")
+
+
+def test_closes_idle_connections_when_it_stops() -> None:
+    with socket.socket() as connection:
+        with serve() as port:
+            connection.settimeout(10)
+            connection.connect(("127.0.0.1", port))
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+        assert connection.recv(65536) == b""
 
 
 @pytest.mark.parametrize("second", [b"POST /gra", b"nonsense"])

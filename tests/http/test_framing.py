@@ -69,14 +69,19 @@ class Echo:
         return [call for call, _ in self.seen]
 
 
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with serve() as port:
+        yield port
+
+
 @pytest.mark.parametrize("upgrade", UPGRADES)
 @pytest.mark.parametrize("framing", [LENGTH + b"\r\n" + BODY, CHUNKED + b"\r\n" + CHUNKS + b"\r\n"])
 @pytest.mark.parametrize("apart", [False, True], ids=["at once", "head first"])
-def test_ignores_an_upgrade_and_reads_the_body(upgrade: str, framing: bytes, *, apart: bool) -> None:
+def test_ignores_an_upgrade_and_reads_the_body(port: int, upgrade: str, framing: bytes, *, apart: bool) -> None:
     head, body = (JSON + UPGRADES[upgrade] + framing).split(b"\r\n\r\n", 1)
     pieces = [head + b"\r\n\r\n", body + LAST] if apart else [head + b"\r\n\r\n" + body + LAST]
-    with serve() as port:
-        answer = talk(port, *pieces)
+    answer = talk(port, *pieces)
 
     assert statuses(answer) == [200, 200]
     assert (json.loads(bodies(answer)[0]), bodies(answer)[1]) == (DATA, b"ok")
@@ -120,13 +125,12 @@ def test_refuses_connect_and_reads_nothing_after_it() -> None:
     assert (statuses(answer), echo.calls) == ([400], [])
 
 
-def test_answers_curl_that_asks_for_http2() -> None:
+def test_answers_curl_that_asks_for_http2(port: int) -> None:
     curl = shutil.which("curl")
     if not curl:
         pytest.skip("curl is not installed here")
-    with serve() as port:
-        command = [curl, "--silent", "--http2", "--json", BODY.decode(), f"http://127.0.0.1:{port}/graphql"]
-        answer = subprocess.run(command, check=True, capture_output=True, timeout=20).stdout
+    command = [curl, "--silent", "--http2", "--json", BODY.decode(), f"http://127.0.0.1:{port}/graphql"]
+    answer = subprocess.run(command, check=True, capture_output=True, timeout=20).stdout
 
     assert json.loads(answer) == DATA
 
@@ -165,9 +169,8 @@ def test_discards_trailers(trailer: str) -> None:
     [[b"X: y\r\n" * 1000] * 200, [b"X: "] + [b"y" * 5000] * 200, [b"X" * 5000] * 200],
     ids=["many", "value", "name"],
 )
-def test_bounds_trailers(trailers: list[bytes]) -> None:
-    with serve() as port:
-        answer = talk(port, JSON + CHUNKED + b"\r\n" + CHUNKS, *trailers)
+def test_bounds_trailers(port: int, trailers: list[bytes]) -> None:
+    answer = talk(port, JSON + CHUNKED + b"\r\n" + CHUNKS, *trailers)
 
     assert statuses(answer) == [431]
 
@@ -180,11 +183,10 @@ def test_bounds_the_framing_of_chunks(size: bytes) -> None:
     assert statuses(answer) == [431]
 
 
-def test_reads_a_body_in_chunks_of_one_byte() -> None:
+def test_reads_a_body_in_chunks_of_one_byte(port: int) -> None:
     body = BODY[:-1] + b" " * 50_000 + b"}"
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
-    with serve() as port:
-        answer = talk(port, JSON + b"Connection: close\r\n" + CHUNKED + b"\r\n" + chunks + b"0\r\n\r\n")
+    answer = talk(port, JSON + b"Connection: close\r\n" + CHUNKED + b"\r\n" + chunks + b"0\r\n\r\n")
 
     assert (statuses(answer), json.loads(bodies(answer)[0])) == ([200], DATA)
 
@@ -231,6 +233,7 @@ REFUSED = {
     "bare LF": (400, GET + HOST + b"X: a\nY: b\r\n"),
     "bare CR": (400, GET + HOST + b"X: a\rY: b\r\n"),
     "NUL": (400, GET + HOST + b"X: a\0b\r\n"),
+    "target with a host, but no Host": (400, b"GET http://gateway/healthz HTTP/1.1\r\n"),
     "target without slash": (400, b"GET healthz HTTP/1.1\r\n" + HOST),
     "target *": (400, b"GET * HTTP/1.1\r\n" + HOST),
     "target with fragment": (400, b"GET /healthz#top HTTP/1.1\r\n" + HOST),
@@ -273,43 +276,56 @@ def test_refuses_a_head_and_never_reads_on(fault: str, echoing: tuple[int, Echo]
     ],
     ids=repr,
 )
-def test_refuses_a_body_and_never_reads_on(chunks: bytes) -> None:
-    with serve() as port:
-        answer = talk(port, JSON + CHUNKED + b"\r\n" + chunks + b"0\r\n\r\n" + LAST)
+def test_refuses_a_body_and_never_reads_on(port: int, chunks: bytes) -> None:
+    answer = talk(port, JSON + CHUNKED + b"\r\n" + chunks + b"0\r\n\r\n" + LAST)
 
     assert statuses(answer) == [400]
 
 
 @pytest.mark.parametrize("fault", ["no Host", "coding gzip", "bare LF", "HTTP/0.9"])
-def test_answers_what_came_before_a_refused_head(fault: str) -> None:
+def test_answers_what_came_before_a_refused_head(port: int, fault: str) -> None:
     status, head = REFUSED[fault]
-    with serve() as port:
-        answer = talk(
-            port, JSON + LENGTH + b"\r\n" + BODY + LAST.replace(b"close", b"keep-alive") + head + b"\r\n" + LAST
-        )
+    answer = talk(port, JSON + LENGTH + b"\r\n" + BODY + LAST.replace(b"close", b"keep-alive") + head + b"\r\n" + LAST)
 
     assert statuses(answer) == [200, 200, status]
     assert json.loads(bodies(answer)[0]) == DATA
 
 
-def test_answers_what_came_before_a_refused_body() -> None:
-    with serve() as port:
-        answer = talk(port, JSON + LENGTH + b"\r\n" + BODY + JSON + CHUNKED + b"\r\nx\r\n" + LAST)
+def test_answers_what_came_before_a_refused_body(port: int) -> None:
+    answer = talk(port, JSON + LENGTH + b"\r\n" + BODY + JSON + CHUNKED + b"\r\nx\r\n" + LAST)
 
     assert statuses(answer) == [200, 400]
 
 
-def test_refuses_a_head_request_without_a_body() -> None:
-    with serve() as port:
-        answer = talk(port, b"HEAD /healthz HTTP/1.1\r\n\r\n")
+def test_refuses_http_0_9_without_waiting_for_headers(port: int) -> None:
+    answer = talk(port, b"GET /healthz\r\n")
+
+    assert statuses(answer) == [400]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 31])
+def test_reads_the_same_in_pieces_of_any_size(size: int) -> None:
+    echo = Echo()
+    posts = [b"POST /a HTTP/1.1\r\nHost: b\r\n" + field for field in (H2C + LENGTH, H2C + CHUNKED, CHUNKED, LENGTH)]
+    rests = [BODY, CHUNKS + b"X-API-Key: a\r\n\r\n", CHUNKS + b"\r\n", BODY]
+    stream = b"".join(head + b"\r\n" + rest for head, rest in zip(posts, rests, strict=True)) + LAST
+    with serve_app(echo, http=Protocol) as port:
+        answer = talk(port, *(stream[start : start + size] for start in range(0, len(stream), size)))
+
+    assert bodies(answer) == [BODY] * 4 + [b""]
+    assert echo.calls == ["POST /a"] * 4 + ["GET /healthz"]
+    assert all("x-api-key" not in fields for _, fields in echo.seen)
+
+
+def test_refuses_a_head_request_without_a_body(port: int) -> None:
+    answer = talk(port, b"HEAD /healthz HTTP/1.1\r\n\r\n")
 
     assert statuses(answer) == [400]
     assert answer.endswith(b"\r\n\r\n")
 
 
-def test_refuses_too_many_requests_that_wait() -> None:
-    with serve() as port:
-        answer = talk(port, LAST.replace(b"close", b"keep-alive") * 200)
+def test_refuses_too_many_requests_that_wait(port: int) -> None:
+    answer = talk(port, LAST.replace(b"close", b"keep-alive") * 200)
 
     assert statuses(answer) == [200] * 101 + [400]
 
@@ -333,9 +349,8 @@ def test_takes_the_host_of_the_target(head: bytes, call: str, host: str) -> None
     assert [(seen, fields["host"]) for seen, fields in echo.seen] == [(call, host)]
 
 
-def test_reads_http_1_0_without_a_host_and_closes() -> None:
-    with serve() as port:
-        answer = talk(port, b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" + SMUGGLED)
+def test_reads_http_1_0_without_a_host_and_closes(port: int) -> None:
+    answer = talk(port, b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" + SMUGGLED)
 
     assert (statuses(answer), bodies(answer)) == ([200], [b"ok"])
     assert b"connection: close" in answer

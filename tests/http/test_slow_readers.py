@@ -8,6 +8,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from gateway.http.server import Protocol
+from tests.http.test_closing import flood
 from tests.server import serve_app
 
 SIZE = 16_000_000
@@ -22,6 +23,14 @@ class Impatient(Protocol):
 
     write_timeout = 0.2
     write_rate = 1024 * 1024
+
+
+class Patient(Protocol):
+    """A protocol that looks often and asks little."""
+
+    write_timeout = 0.1
+    write_rate = 1024
+    linger_timeout = 0.3
 
 
 class Full(Protocol):
@@ -84,6 +93,25 @@ def test_lets_a_client_read_that_is_slow_to_begin(request_: bytes) -> None:
             pass
 
         assert read(connection) > SIZE
+
+
+def test_lets_a_client_read_that_goes_on_slowly() -> None:
+    with serve_app(large, http=Patient) as port, asking(port, CLOSING) as connection:
+        poll = select.poll()
+        poll.register(connection, 0)
+        size = 0
+        while size < SIZE // 2:
+            size += len(connection.recv(1 << 20))
+            poll.poll(20)
+
+        assert size + read(connection) > SIZE
+
+
+def test_closes_on_a_client_that_has_read_all_and_stays() -> None:
+    with serve_app(large, http=Patient) as port, asking(port, REFUSED) as connection:
+        assert read(connection) > SIZE
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            flood(connection, b"x")
 
 
 def test_bounds_what_waits_for_all_clients_together() -> None:
