@@ -130,8 +130,9 @@ class Inventory(Generic[Row]):
         return not known and pages_to_read(keys, missing, size, 0) > 0
 
     async def _sweep(self, pages: Pages, keys: int, missing: Callable[[], int], worth: Callable[[], bool]) -> int:
-        read, rows, totals = 0, dict[str, Row](), set[int]()
-        while worth() and not self.complete and (requests := self._next(keys, missing(), read)):
+        read, rows, totals, sizes = 0, dict[str, Row](), set[int](), list[int]()
+        requests = self._next(keys, missing(), read) if worth() and not self.complete else []
+        while requests:
             answers = await pages(requests)
             self.scanned = True
             read += len(requests)
@@ -141,7 +142,17 @@ class Inventory(Generic[Row]):
                 break
             rows |= self.take(listings)
             totals.update(listing.pagination.total if listing.pagination else -1 for listing in listings)
+            sizes += [len(listing.rows) for listing in listings]
             self.complete, self.listed = totals == {len(rows)}, rows
+            if self.complete or not worth():
+                break
+            ends = len(totals) == 1 and sum(sizes) == len(rows) and _end(sizes, _limit(listings[-1], requests[-1]))
+            if ends == "proven":
+                self.complete = True
+                self._session.tenant.prove(self._name, totals.pop(), len(rows))
+                break
+            probe = ends == "likely" and missing() > 1 and self._session.affordable > 0
+            requests = self._requests(read, 1) if probe else self._next(keys, missing(), read)
         self._odds.balance += max(-1, keys - read - (missing() if worth() else keys))
         return read
 
@@ -235,6 +246,26 @@ class Numbers(Inventory[PhoneNumber]):
         for number in compress(numbers, map(owned.__contains__, map(_OWNER, numbers))):
             owned[number.agent_id].append(number)
         return owned
+
+
+def _end(sizes: Sequence[int], limit: int) -> Literal["likely", "proven"] | None:
+    """Tell whether pages that were read from the first on end their list, whatever its total is said to be.
+
+    A page with less than `limit` rows is likely to be the last one. An empty page behind it proves it: an upstream with
+    a smaller limit than it tells would have more rows there.
+    """
+    filled = sum(map(bool, sizes))
+    if any(size < limit for size in sizes[: filled - 1]):
+        return None
+    if filled < len(sizes):
+        return "proven"
+    return "likely" if sizes[-1] < limit else None
+
+
+def _limit(listing: Listing[Any], asked: PageRequest) -> int:
+    """Return how many rows a page could have held."""
+    told = listing.pagination.limit if listing.pagination else 0
+    return min(told, asked.limit) if told > 0 else asked.limit
 
 
 def _raise_hopeless(answers: Iterable[object]) -> None:

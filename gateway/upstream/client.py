@@ -267,6 +267,7 @@ class Session:
         listing = call.read(lambda: read.decode(body))
         size = None
         if read.whole and read.page and listing.pagination:
+            listing.pagination.total = tenant.correct(read.kind, listing.pagination.total)
             size = Size.told(read.page, listing.pagination.total, listing.pagination.limit)
             tenant.learn(read.kind, size, at)
         base, writes = wrote

@@ -122,6 +122,8 @@ class Tenant:
         """Whether numbers that were listed lately said whose they are."""
         self.silence_means_none: bool | None = None
         """Whether numbers that are listed without `agentId` have no agent; False where one had one, None if unknown."""
+        self._ends: dict[str, tuple[int, int]] = {}
+        """Of lists whose pages ended before their total: the total they told, and the rows there were."""
         self._sizes: dict[str, tuple[Size, float]] = {}
 
     def forget(self, number_id: str | None, agents: Sequence[str | None]) -> None:
@@ -138,6 +140,17 @@ class Tenant:
         """Return the size of a whole list as last seen, or None where that is too long ago."""
         size, seen = self._sizes.get(listing, (None, 0.0))
         return size if 0 <= now - seen < SIZES_LAST else None
+
+    def prove(self, listing: str, total: int, rows: int) -> None:
+        """Remember that a list ended after so many rows though it told another total: it does not count."""
+        self._ends[listing] = total, rows
+        if known := self._sizes.get(listing):
+            self._sizes[listing] = known[0]._replace(total=rows), known[1]
+
+    def correct(self, listing: str, total: int) -> int:
+        """Return the total of a list, or what was proven where it tells what was wrong before."""
+        told, rows = self._ends.get(listing, (total, total))
+        return rows if total == told else total
 
     def learn(self, listing: str, size: Size, at: float) -> None:
         """Remember the size of a whole list as asked for `at`; a limit once seen outlasts one that is only assumed."""
