@@ -253,7 +253,7 @@ class BoundedExecutor(StrawberryGraphQLCoreExecutionContext):
         self._bounds.add(max(len("[]"), len(result) + 1))
         complete: Callable[..., Any] = super().complete_list_value
         if isinstance(get_nullable_type(return_type.of_type), GraphQLObjectType):
-            complete = self._complete_objects
+            complete, result = self._complete_objects, list(result)  # introspection brings views of dicts
         return complete(return_type, field_details_list, info, path, result, position_context)
 
     async def _complete_objects(
