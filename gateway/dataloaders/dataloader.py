@@ -22,6 +22,9 @@ TURNS = 3
 """Turns of the event loop for which a batch takes in keys: as many as aiodataloader takes to bring single ones."""
 
 
+_GIVEN_UP = "The call to the upstream was given up; try again later."
+
+
 class Loader(Generic[K, V]):
     """Values by key, for one operation.
 
@@ -66,7 +69,11 @@ class Loader(Generic[K, V]):
         if self._single is None:
             # most operations need none
             self._single = DataLoader(self._load_singles, loop=asyncio.get_running_loop())  # type: ignore[arg-type]
-        return asyncio.shield(self._single.load(key))
+        value = self._single.load(key)
+        shielded = asyncio.shield(value)
+        for future in (value, shielded):
+            future.add_done_callback(_retrieve)  # for when the operation has ended: asyncio would log local variables
+        return shielded
 
     async def load_batch(self, keys: Sequence[K]) -> list[V | Exception]:
         """Return the keys' values in order, failures as values; batched and remembered together with `load`.
@@ -77,7 +84,10 @@ class Loader(Generic[K, V]):
         return await self._load(keys, self._turns)
 
     async def _load_singles(self, keys: Sequence[K]) -> list[V | Exception]:
-        return await self._load(keys, 0)  # as many turns as the others have gone by
+        try:
+            return await self._load(keys, 0)  # as many turns as the others have gone by
+        except asyncio.CancelledError:  # the operation has ended; aiodataloader would leave those who wait waiting
+            return [errors.Unavailable(_GIVEN_UP)] * len(keys)
 
     async def _load(self, keys: Sequence[K], turns: int) -> list[V | Exception]:
         known, under_way = self._known, self._under_way
@@ -121,7 +131,7 @@ class Loader(Generic[K, V]):
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 raise
             # a call that was cancelled from below would leave whoever waits for it waiting for ever
-            values = [errors.Unavailable("The call to the upstream was given up; try again later.")] * len(keys)
+            values = [errors.Unavailable(_GIVEN_UP)] * len(keys)
         finally:
             for key in keys:
                 del under_way[key]
@@ -129,11 +139,16 @@ class Loader(Generic[K, V]):
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever waited has it; nobody may be left to wait
+        _retrieve(task)
 
     def _end(self, _: object) -> None:
         """End with the operation, and let go of what would be a cycle that holds megabytes of answers."""
         for task in self._tasks:
             task.cancel()
         self._fetch = self._single = None
+
+
+def _retrieve(future: "asyncio.Future[Any]") -> None:
+    """Take note of a failure: whoever waited has it, and nobody may be left to wait."""
+    if not future.cancelled():
+        future.exception()

@@ -92,6 +92,43 @@ async def test_a_batch_that_nobody_waits_for_any_more_ends_in_silence() -> None:
     assert source.batches == [["a", "b", "c"]]
 
 
+@pytest.mark.parametrize("left", ["cancelled", "forgotten"])
+async def test_a_load_that_fails_when_its_waiter_has_left_ends_in_silence(left: str) -> None:
+    heard: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+    source, over = Source(lambda _: ValueError("no")), asyncio.Event()
+    loader: Loader[str, str] = Loader(source.fetch, operation=asyncio.ensure_future(over.wait()))
+    value = loader.load("a")
+    await settle()
+
+    if left == "cancelled":
+        value.cancel()
+    source.opened.set()
+    await settle()
+    over.set()
+    await settle()
+    del value, loader
+    gc.collect()
+
+    assert heard == []
+
+
+async def test_a_load_that_its_operation_does_not_wait_for_ends_with_it() -> None:
+    source, over = Source(), asyncio.Event()
+    loader: Loader[str, str] = Loader(source.fetch, operation=asyncio.ensure_future(over.wait()))
+    early = loader.load("a")
+    await settle()
+    late = loader.load("b")
+
+    over.set()
+    await settle()
+
+    assert [str(value.exception()) for value in (early, late)] == [
+        "The call to the upstream was given up; try again later."
+    ] * 2
+    assert source.batches[0] == ["a"]
+
+
 async def test_loads_of_one_tick_are_one_batch_of_distinct_keys() -> None:
     source = Source()
     source.opened.set()

@@ -10,7 +10,7 @@ from gateway.settings import SettingsError, load
 from tests.harness import errors_of, open_gateway
 from tests.process import Process, started
 from tests.server import talk
-from tests.test_cli import run
+from tests.test_cli import run, wait_for
 
 KEY = "sk-lent-key"
 WRITE = 'mutation { deletePhoneNumber(id: "x") { deletedPhoneNumberId } }'
@@ -30,6 +30,7 @@ def asked(process: Process, host: str, path: str = "/graphql") -> int:
 def lending(request: pytest.FixtureRequest) -> Iterator[Process]:
     """A gateway on loopback, of so many workers, that lends a key."""
     with started("serve", *LENDS, "--workers", request.param, "--upstream-url", "http://127.0.0.1:9") as process:
+        wait_for(process.address)  # the workers start after the address is printed
         yield process
         process.stop()
 
@@ -124,6 +125,16 @@ async def test_an_application_that_embeds_a_gateway_with_a_key_names_its_hosts()
     assert "x-request-id" in refused.headers
     assert errors_of(own.json()) == errors_of(named.json()) == [("NOT_FOUND", ["deletePhoneNumber"])]
     assert calls == ["DELETE /numbers/x"]
+
+
+async def test_a_gateway_with_named_hosts_answers_metrics_by_address() -> None:
+    hosts = ["api.example.com", "10.0.0.1:8000", "[fd00::1]:8000", "10.0.0", "evil.example", "a b", "x" * 5000]
+    async with open_gateway(settings={"allowed_hosts": "api.example.com"}) as gateway:
+        answers = [await gateway.http.get("/metrics", headers={"Host": host}) for host in hosts]
+        twice = await gateway.http.get("/metrics", headers=[("Host", "api.example.com"), ("Host", "10.0.0.1")])
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 400, 400, 400, 400]
+    assert twice.status_code == 400
 
 
 @pytest.mark.parametrize(
