@@ -19,6 +19,7 @@ import uvloop
 from gateway.settings import load
 from gateway.upstream.client import Client
 from gateway.upstream.reads import Read
+from gateway.upstream.transport.base import Request
 
 GETS = 400
 READS = {"1 KB": Read("agent", "1000"), "17 KB": Read("agent", "17000")}
@@ -54,7 +55,7 @@ def url() -> Iterator[str]:
 
 async def through_the_wire(client: Client, key: str, read: Read) -> None:
     headers = {"X-API-Key": key, "X-Request-Id": "r1", "Accept": "application/json", "Accept-Encoding": "gzip"}
-    await client.path.wire.attempt("GET", read.target, headers, None)
+    await client.path.wire.attempt(Request("GET", read.target, headers))
 
 
 async def through_a_session(client: Client, key: str, read: Read) -> None:

@@ -2,7 +2,8 @@
 
 `calls` calls `Wire.attempt`; `transport` carries the bytes, below httpx's own client, so that no cookie, redirect
 or header of one caller can reach another. A body is unpacked here, within a cap, as it arrives. Whatever goes
-wrong leaves as an `errors.UpstreamError`, and says whether the upstream may have seen the call.
+wrong leaves as an `errors.UpstreamError`, and says whether the upstream may have seen the call. An answer to another
+call is the upstream's or a proxy's fault; it ends every connection that was open.
 """
 
 import contextlib
@@ -14,8 +15,10 @@ from typing import NamedTuple
 import httpx
 import msgspec
 
+from gateway.observability.logging import log
 from gateway.upstream import errors, models, repair
-from gateway.upstream.transport.base import Transport
+from gateway.upstream.request_ids import RequestIds
+from gateway.upstream.transport.base import Request, Transport
 from gateway.upstream.transport.httpx import HttpxTransport
 from gateway.upstream.transport.pool import Pool
 
@@ -23,12 +26,15 @@ MAX_FIELDS = 10
 """Fields whose errors are passed on: three messages of 200 characters for each. The inputs have three fields."""
 MAX_MESSAGE = 500
 """Characters of an upstream's message that are passed on."""
+MIN_SECRET = 8
+"""Bytes from which a key is looked for in what the upstream says; a shorter one is no secret, but part of words."""
 
 MAX_MEMBERS = 1000
 """Gzip members of one answer; each costs a pass over what follows it."""
 
 _CODINGS = {"gzip", "x-gzip", "deflate"}
 _GZIP = b"\x1f\x8b"
+_ID = "X-Request-Id"
 _ERROR_BODY = msgspec.json.Decoder(models.ErrorBody)
 _FAILURES = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TimeoutError, OSError, zlib.error)
 _NEVER_SENT = (
@@ -47,6 +53,10 @@ class Reply(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
+    era: int = 0
+    """Names the connections that were open with its own."""
+    proven: bool = False
+    """Whether it repeats the request id of its attempt."""
 
 
 class Wire:
@@ -71,8 +81,11 @@ class Wire:
         max_bytes: int,
         transport: httpx.AsyncBaseTransport | Transport | None = None,
     ) -> None:
+        self.mismatches = 0
+        """Answers that belonged to another call."""
         self._timeout = timeout
         self._max_bytes = max_bytes
+        self._ids = RequestIds()
         if isinstance(transport, httpx.AsyncBaseTransport):
             transport = HttpxTransport(base_url, transport, timeout, connections)
         self._transport = transport or Pool(base_url, timeout=timeout, connections=connections, patience=patience)
@@ -81,36 +94,45 @@ class Wire:
         """Close every connection."""
         await self._transport.aclose()
 
-    async def attempt(
-        self,
-        method: str,
-        target: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        sending: Callable[[], None] = lambda: None,
-    ) -> Reply:
+    async def attempt(self, request: Request, sending: Callable[[], None] = lambda: None) -> Reply:
         """Send one attempt, a body as JSON, and return what came back, whatever its status.
 
-        `sending` is called when it goes out: given up before, the upstream has not seen it.
+        The request id that is sent is the operation's, with what makes it the attempt's own. `sending` is called when
+        the request goes out: given up before, the upstream has not seen it.
 
         Raises:
             errors.Failed: nothing complete came back; `reached` tells whether the upstream may have seen it.
         """
-        intake = _Intake(self._max_bytes, sending)
-        sent = headers if body is None else {**headers, "Content-Type": "application/json"}
+        method, target, headers, body, tenant = request
+        mark = self._ids.mark()
+        intake = _Intake(self._max_bytes, sending, mark, self._ids)
+        headers = {**headers, _ID: f"{headers.get(_ID, 'operation')}-{mark}"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         try:
-            await self._transport.exchange(method, target, sent, body, intake)
+            await self._transport.exchange(Request(method, target, headers, body, tenant), intake)
             return intake.reply()
         except _FAILURES as error:
             raise _failure(error, self._timeout, answered=intake.status > 0) from error
+        except errors.Mismatch as error:
+            self.distrust(intake.era, error)
+            raise
+
+    def distrust(self, era: int, error: errors.Mismatch) -> None:
+        """Close the connections of an era in which an answer to another call has come."""
+        self.mismatches += 1
+        log.warning("answer_of_another_call", told_by=error.field, closed=self._transport.drop(era))
 
 
 class _Intake:
     """Takes in one answer, unpacking its body as it arrives and never keeping more than the cap."""
 
-    def __init__(self, max_bytes: int, sending: Callable[[], None]) -> None:
+    def __init__(self, max_bytes: int, sending: Callable[[], None], mark: str, ids: RequestIds) -> None:
         self.status = 0
-        self.sending = sending
+        self.era = 0
+        self._sending = sending
+        self._mark = mark
+        self._ids = ids
         self._max_bytes = max_bytes
         self._headers: Mapping[str, str] = {}
         self._unpacker: _Unpacker | None = None
@@ -118,8 +140,15 @@ class _Intake:
         self._rest = bytearray()
         self._size = 0
 
+    def sending(self, era: int) -> None:
+        """Note that the request goes out, and beside which connections."""
+        self.era = era
+        self._sending()
+
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        """Take status and headers."""
+        """Take status and headers, which must be this attempt's."""
+        if not self._ids.fits(self._mark, status, headers.get("x-request-id")):
+            raise errors.Mismatch(field="X-Request-Id")
         self.status = status
         self._headers = headers
         names = (name.strip() for name in headers.get("content-encoding", "").lower().split(","))
@@ -148,7 +177,8 @@ class _Intake:
         if self._unpacker and self._first is not None and not self._unpacker.complete:
             raise _broken()
         body = self._first or b""
-        return Reply(self.status, self._headers, body + self._rest if self._rest else body)
+        proven = self._mark in self._headers.get("x-request-id", "")
+        return Reply(self.status, self._headers, body + self._rest if self._rest else body, self.era, proven)
 
 
 class _Unpacker:
@@ -192,17 +222,18 @@ class _Unpacker:
         return zlib.decompressobj(wbits=zlib.MAX_WBITS + 32 if has_header else -zlib.MAX_WBITS)
 
 
-def rejection(reply: Reply) -> errors.UpstreamError:
+def rejection(reply: Reply, key: str = "") -> errors.UpstreamError:
     """Return the exception that stands for an answer whose status is no success.
 
-    The message of a 4xx in either of the two JSON bodies is passed on; every other one is ours.
+    The message of a 4xx in either of the two JSON bodies is passed on; every other one is ours. Where the upstream
+    repeats the API key, it is redacted: it may be the gateway's own.
     """
     status = reply.status
     told = _told(reply.body) if 400 <= status < 500 else None
     error: errors.UpstreamError
     if 400 <= status < 500:
         kind = errors.BY_STATUS.get(status, errors.Rejected)
-        error = kind(_message(told) or f"The upstream refused the call with status {status}.")
+        error = kind(_message(told, key) or f"The upstream refused the call with status {status}.")
     elif status in {502, 503, 504}:
         error = errors.Unavailable("The upstream is not available at the moment; try again later.")
     elif status < 400:
@@ -210,14 +241,19 @@ def rejection(reply: Reply) -> errors.UpstreamError:
     else:
         error = errors.BadAnswer(f"The upstream failed with status {status}; try again later.")
     code = told.error.code if told and isinstance(told.error, models.ErrorDetail) else None
-    error.answer = said(reply, code and code[:100])
-    error.field_errors = _field_errors(told.details.field_errors) if told and told.details else None
+    error.answer = said(reply, key, code and redact(code, key)[:100])
+    error.field_errors = _field_errors(told.details.field_errors, key) if told and told.details else None
     return error
 
 
-def said(reply: Reply, code: str | None = None) -> errors.Answer:
-    """Return what an answer says of itself."""
-    return errors.Answer(reply.status, code, reply.headers.get("x-request-id", "")[:100] or None)
+def said(reply: Reply, key: str, code: str | None = None) -> errors.Answer:
+    """Return what an answer says of itself, without the API key."""
+    return errors.Answer(reply.status, code, redact(reply.headers.get("x-request-id", ""), key)[:100] or None)
+
+
+def redact(text: str, key: str) -> str:
+    """Return what the upstream said without the API key; do it before the text is cut."""
+    return text.replace(key, "***") if len(key.encode()) >= MIN_SECRET else text
 
 
 def _told(body: bytes) -> models.ErrorBody | None:
@@ -228,18 +264,20 @@ def _told(body: bytes) -> models.ErrorBody | None:
     return None
 
 
-def _message(told: models.ErrorBody | None) -> str:
+def _message(told: models.ErrorBody | None, key: str) -> str:
     if told is None:
         return ""
     message = told.error if isinstance(told.error, str) else told.error.message
     if told.details and told.details.form_errors:
         message = f"{message}: {'; '.join(told.details.form_errors)}"
-    return message[:MAX_MESSAGE]
+    return redact(message, key)[:MAX_MESSAGE]
 
 
-def _field_errors(told: dict[str, list[str]]) -> dict[str, list[str]] | None:
+def _field_errors(told: dict[str, list[str]], key: str) -> dict[str, list[str]] | None:
     fields = islice(told.items(), MAX_FIELDS)
-    return {name[:100]: [message[:200] for message in messages[:3]] for name, messages in fields} or None
+    return {
+        redact(name, key)[:100]: [redact(message, key)[:200] for message in messages[:3]] for name, messages in fields
+    } or None
 
 
 def _failure(error: Exception, timeout: float, *, answered: bool) -> errors.Failed:

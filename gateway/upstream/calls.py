@@ -5,22 +5,16 @@ wait for one. It is reserved on its operation's bill from the start, and spent w
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, TypeVar
 
 from gateway.upstream import errors
 from gateway.upstream.attempt import Reply, Wire, rejection, said
 from gateway.upstream.retry import may_retry
 from gateway.upstream.tenants import Bill, Tenant
+from gateway.upstream.transport.base import Request
 
 T = TypeVar("T")
-
-Request = tuple[str, str, Mapping[str, str], bytes | None]
-"""Method, target, headers and body."""
-
-
-MIN_SECRET = 8
-"""Bytes from which a key is looked for in what the upstream says; a shorter one is no secret, but part of words."""
 
 
 class Path(NamedTuple):
@@ -61,6 +55,7 @@ class Call:
         self._quota = tenant.quota
         self._request = request
         self._reply: Reply | None = None
+        self._answered = 0
         self._reserved = True
         """Whether an attempt is on the bill that was not sent."""
         self._bill.reserved += 1
@@ -84,34 +79,56 @@ class Call:
                 break
             except errors.Failed as failure:
                 failed = isinstance(failure, errors.Unavailable)
-                if not may_retry(self._request[0], attempts, connection_failed=failed) or not self._afford():
+                if not may_retry(self._request.method, attempts, connection_failed=failed) or not self._afford():
                     raise
         now = path.clock()
-        self._quota.learn(reply.headers, status=reply.status, now=now, since=self._since)
-        if reply.status != 401:
-            path.keep(self._tenant)
-        if 200 <= reply.status < 300:
-            self._reply = reply
+        self._reply = reply
+        self._answered = self._quota.answered()
+        success = 200 <= reply.status < 300
+        if reply.proven or not success:
+            self._believe(reply, now)
+        if success:
             return reply.body
-        key = self._request[2]["X-API-Key"].encode()
-        if len(key) >= MIN_SECRET:  # an upstream that repeats the key may be repeating the gateway's own
-            reply = reply._replace(body=reply.body.replace(key, b"***"))
-        error = rejection(reply)
+        error = rejection(reply, self._key)
         if isinstance(error, errors.RateLimited):
             error.retry_after = self._quota.refuse_for(now)
         raise error
 
-    def read(self, decode: Callable[[], T]) -> T:
-        """Decode the answer; where it cannot be, the error tells what the upstream said of it."""
+    def read(self, decode: Callable[[bytes], T]) -> T:
+        """Decode the answer of a success; only then are its headers believed.
+
+        Raises:
+            errors.Mismatch: it belongs to another call.
+            errors.BadAnswer: it cannot be decoded; tells what the upstream said of it.
+        """
+        reply = self._reply
+        assert reply  # noqa: S101 - it was sent
         try:
-            return decode()
-        except errors.BadAnswer as error:
-            error.answer = self._reply and said(self._reply)
+            decoded = decode(reply.body)
+        except errors.Mismatch as error:
+            self._path.wire.distrust(reply.era, error)
             raise
+        except errors.BadAnswer as error:
+            error.answer = said(reply, self._key)
+            raise
+        if not reply.proven:
+            self._believe(reply, self._path.clock())
+        return decoded
+
+    @property
+    def _key(self) -> str:
+        return self._request.headers["X-API-Key"]
+
+    def _believe(self, reply: Reply, now: float) -> None:
+        """Take in what an answer tells of the tenant."""
+        self._quota.learned(self._answered)
+        self._quota.learn(reply.headers, status=reply.status, now=now, since=self._since)
+        if reply.status != 401:
+            self._path.keep(self._tenant)
 
     async def _attempt(self) -> Reply:
         try:
-            return await self._path.wire.attempt(*self._request, self._sending)
+            return await self._path.wire.attempt(self._request, self._sending)
         except errors.Failed as failure:
             if not failure.reached and not self._reserved:
                 self._bill.spent -= 1

@@ -23,9 +23,10 @@ from gateway.upstream.calls import Call, Path
 from gateway.upstream.inflight import Arrival, Flight
 from gateway.upstream.paging import Size
 from gateway.upstream.quota import QuotaState
-from gateway.upstream.reads import Read, decode_written, number_path
+from gateway.upstream.reads import Read, check_deleted, decode_written, number_path
 from gateway.upstream.redis_sync import Learned, Replicas, Wrote
 from gateway.upstream.tenants import Bill, Tenant, Tenants
+from gateway.upstream.transport.base import Request
 
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -264,7 +265,7 @@ class Session:
     def _land(self, read: Read, call: Call, at: float, wrote: tuple[str, int], body: bytes) -> models.Listing[Any]:
         """Decode an answer and remember it, unless a write has come between."""
         client, tenant = self._client, self.tenant
-        listing = call.read(lambda: read.decode(body))
+        listing = call.read(read.decode)
         size = None
         if read.whole and read.page and listing.pagination:
             listing.pagination.total = tenant.correct(read.kind, listing.pagination.total)
@@ -287,24 +288,28 @@ class Session:
         call = self._admit(method, target, None if body is None else _ENCODE(body))
         wrote = Wrote(id_, [body["agentId"]] if body and "agentId" in body else [])
         telling: list[asyncio.Task[None]] = []
-        task = self._client.watch(call.launch(self._carry_out(call, wrote, telling)))
+        task = self._client.watch(call.launch(self._carry_out(call, wrote, body, telling)))
         try:
             done, _ = await asyncio.wait((task,), timeout=self._left)
             if not done:
                 raise self._too_late()
             if telling:
                 await asyncio.wait(telling, timeout=self._left)
-            answer = task.result()
-            return models.Listing([]) if body is None else call.read(lambda: decode_written(answer, body))
+            return task.result()
         except errors.Failed as error:
             raise errors.in_doubt(error) from error
 
-    async def _carry_out(self, call: Call, wrote: Wrote, telling: list[asyncio.Task[None]]) -> bytes:
+    async def _carry_out(
+        self, call: Call, wrote: Wrote, body: models.Body | None, telling: list[asyncio.Task[None]]
+    ) -> models.Listing[models.PhoneNumber]:
         """Send a write and forget what it may have made stale; `telling` is when the other replicas do."""
         self.tenant.flights.forget()
         carried_out = True
         try:
-            return await call.send()
+            await call.send()
+            if body is None:
+                return call.read(lambda answer: check_deleted(answer, wrote.number_id))
+            return call.read(lambda answer: decode_written(answer, body, wrote.number_id))
         except errors.Unauthenticated:
             carried_out = False  # whoever makes up keys leaves nothing behind
             raise
@@ -323,7 +328,8 @@ class Session:
         client = self._client
         reserve = client.settings.quota_reserve if method == "GET" and self.bill.charged > 0 else 0
         try:
-            return client.path.admit(self.bill, self.tenant, reserve, (method, target, self._headers, body))
+            request = Request(method, target, self._headers, body, self.tenant.name)
+            return client.path.admit(self.bill, self.tenant, reserve, request)
         except errors.QuotaSpent:
             client.judge_reserve(self.quota, reserve)
             raise

@@ -18,6 +18,7 @@ UpstreamError
     ├── TimedOut             an attempt's timeout or the operation's deadline
     ├── Unavailable          no connection, 502 to 504
     └── BadAnswer            other 5xx, a redirect, an unreadable or oversized answer
+        └── Mismatch             the answer to another call
 
 `client` raises them, `errors` turns them into GraphQL errors. Messages may be shown to callers: they
 hold no URL, no body, no key and no text of another exception. Codes: design table in the README.
@@ -144,6 +145,19 @@ class Unavailable(Failed):
 
 class BadAnswer(Failed):
     """Answered, but not with what the documents promise."""
+
+
+class Mismatch(BadAnswer):
+    """An answer that does not belong to its request; whatever it says may be another tenant's.
+
+    Args:
+        message: for callers.
+        field: of the answer that contradicts the request.
+    """
+
+    def __init__(self, message: str = "", field: str = "") -> None:
+        super().__init__(message or "The upstream sent the answer to another call; try again later.")
+        self.field = field
 
 
 BY_STATUS: dict[int, type[Rejected]] = {

@@ -51,6 +51,7 @@ class Quota:
         self._state: QuotaState | None = None
         self._under_way = 0
         self._answers = 0
+        self._answered = self._learned = 0
         self._pause = 0.0
         self._probe = 0.0
         """When the next probe may go out, while the quota is said to be spent."""
@@ -67,7 +68,8 @@ class Quota:
         `reserve` is how many calls must be left over after it. A probe may go where nothing else is under way.
         """
         state = self.state(now)
-        if state is None or state.remaining - self._under_way > max(0, min(reserve, state.limit - 1)):
+        spent = self._under_way + self._answered - self._learned
+        if state is None or state.remaining - spent > max(0, min(reserve, state.limit - 1)):
             return None
         if state.remaining == self._under_way == 0 and self._probe <= now < state.reset - self._pause:
             return None
@@ -81,6 +83,15 @@ class Quota:
     def end(self) -> None:
         """Count it as ended, however it did."""
         self._under_way -= 1
+
+    def answered(self) -> int:
+        """Count an answer that is not learned from yet, and return its number."""
+        self._answered += 1
+        return self._answered
+
+    def learned(self, number: int) -> None:
+        """Take an answer of this number as learned from, and all before it: what it tells counts them too."""
+        self._learned = max(self._learned, number)
 
     def learn(self, headers: Mapping[str, str], *, status: int, now: float, since: int | None = None) -> None:
         """Take in what an answer tells; a 429 is believed whatever its headers say.

@@ -2,20 +2,22 @@
 
 `client` sends them, `cache` remembers their answers by what they mean. Every answer is a `models.Listing`, of
 one row for a single object. Ids are checked before they enter a path. Facts: the vendor's page.
+
+An answer is compared with its request, as far as it can be: a proxy may have mixed up what it carries.
 """
 
 import re
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 import msgspec
-import structlog
+from msgspec import UNSET, UnsetType
 
+from gateway.observability.logging import log
 from gateway.upstream import errors, models, repair
 from gateway.upstream.paging import PageRequest
-
-log = structlog.get_logger("gateway")
 
 Kind = Literal["agent", "agents", "agent_numbers", "number", "numbers"]
 
@@ -59,20 +61,24 @@ class Read(msgspec.Struct, frozen=True):
         """Decode an answer's body.
 
         Raises:
+            errors.Mismatch: it answers another call.
             errors.BadAnswer: it is not of the documented shape.
         """
-        answer: Any = _decode(self.kind, body, self.page)
+        answer: Any = _decode(self.kind, self.id, body, self.page)
         if self.page:
+            if field := _other_page(answer.pagination, self.page):
+                raise errors.Mismatch(field=field)
             rows, pagination = answer.data, believed(answer.pagination, self.page, len(answer.data))
             return models.Listing(rows, pagination, () if self.kind == "agents" else models.unfold(rows))
-        match self.kind:
-            case "agent":
-                return models.Listing([answer])
-            case "agent_numbers":
-                return models.Listing(answer.data, None, models.unfold(answer.data, self.id))
-        return models.Listing(
-            [answer], None, models.unfold([answer], None)
-        )  # left out is null, where nothing else tells
+        if self.kind == "agent_numbers":
+            listing = models.Listing(answer.data, None, models.unfold(answer.data, self.id))
+            if not set(map(_OWNER, listing.rows)) <= {self.id, None}:
+                raise errors.Mismatch(field="agentId")
+            return listing
+        if answer.id != self.id:
+            raise errors.Mismatch(field="id")
+        # an agent left out is null, where nothing else tells
+        return models.Listing([answer], None, models.unfold([answer], None) if self.kind == "number" else ())
 
 
 def number_path(id_: str) -> str:
@@ -93,32 +99,53 @@ def check_id(id_: str) -> str:
     return id_
 
 
-def decode_written(body: bytes, sent: models.Body) -> models.Listing[models.PhoneNumber]:
-    """Decode the number that a write answers; where it does not say whose it is, what was sent does.
+def decode_written(body: bytes, sent: models.Body, id_: str | None) -> models.Listing[models.PhoneNumber]:
+    """Decode the number that a write to `id_`, or to a new one, answers.
+
+    Where it does not say whose it is, what was sent does.
 
     Raises:
+        errors.Mismatch: it answers another call.
         errors.BadAnswer: it is not of the documented shape.
     """
-    number: models.PhoneNumber = _decode("number", body, None)
-    return models.Listing([number], None, models.unfold([number], sent.get("agentId", msgspec.UNSET)))
+    number: models.PhoneNumber = _decode("number", id_, body, None)
+    if id_ is not None and number.id != id_:
+        raise errors.Mismatch(field="id")
+    if id_ is None and not _same_number(number.phone_number, sent["phoneNumber"]):
+        raise errors.Mismatch(field="phoneNumber")
+    return models.Listing([number], None, models.unfold([number], sent.get("agentId", UNSET)))
 
 
-def _decode(kind: Kind, body: bytes, asked: PageRequest | None) -> Any:
+def check_deleted(body: bytes, id_: str | None) -> models.Listing[Any]:
+    """Return no rows for the answer to a delete, which has no content or, it may be, what was deleted.
+
+    Raises:
+        errors.Mismatch: it answers another call.
+    """
+    if field := _other_call("number", id_, body):
+        raise errors.Mismatch(field=field)
+    return models.Listing([])
+
+
+def _decode(kind: Kind, id_: str | None, body: bytes, asked: PageRequest | None) -> Any:
     """Decode an object, a list or a page that was `asked` for; one that is not as documented is read row by row.
 
     Raises:
+        errors.Mismatch: it answers another call.
         errors.BadAnswer: it cannot be read at all.
     """
     try:
         return _DECODERS[kind].decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _UNREADABLE:
         pass
+    if field := _other_call(kind, id_, body):
+        raise errors.Mismatch(field=field)
     row = _DECODERS["agent" if kind in {"agent", "agents"} else "number"]
     try:
         if kind in {"agent", "number"}:
             return repair.read_object(body, row)
         rows, told = repair.read_rows(body, row)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise errors.BadAnswer("The upstream's answer is not of the documented shape; try again later.") from error
     unreadable = sum(isinstance(value, models.Unreadable) for row in rows for value in msgspec.structs.astuple(row))
     log.warning("upstream_answer_repaired", kind=kind, rows=len(rows), unreadable_values=unreadable)
@@ -147,10 +174,58 @@ def _pagination(told: Mapping[str, Any], asked: PageRequest, rows: int) -> model
     return models.Pagination(asked.page if page is None else page, size, total)
 
 
+def _other_call(kind: Kind, id_: str | None, body: bytes) -> str | None:
+    """Return the field that tells an answer that cannot be decoded from the answer to another call."""
+    try:
+        outline = _OUTLINE.decode(body)
+        rows = _ROWS.decode(outline.data) if outline.data else []
+    except _UNREADABLE:
+        return None
+    if kind in {"agent", "number"}:
+        if outline.id is UNSET:
+            return "data" if outline.data else None
+        return None if outline.id == id_ or id_ is None else "id"
+    if outline.id is not UNSET and not outline.data:
+        return "id"
+    agents = {row.name is not UNSET for row in rows if (row.name is UNSET) is not (row.phone_number is UNSET)}
+    return "data" if agents == {kind != "agents"} else None
+
+
+def _other_page(told: models.Pagination, asked: PageRequest) -> str | None:
+    """Return the field of a pagination that another request asked for; a smaller limit is the upstream's own."""
+    if told.page != asked.page:
+        return "page"
+    return "limit" if told.limit > asked.limit else None
+
+
+def _same_number(told: str, sent: str) -> bool:
+    """Compare the last six digits: a number may be told with blanks and its country code, and sent without."""
+    one, other = ("".join(filter(str.isdigit, number))[-6:] for number in (str(told), sent))
+    return one == other
+
+
 def _segment(id_: str) -> str:
     return quote(check_id(id_), safe="")
 
 
+class _Outline(msgspec.Struct):
+    """What tells a single object's answer from a list's."""
+
+    id: str | UnsetType = UNSET
+    data: msgspec.Raw | UnsetType = UNSET
+
+
+class _Row(msgspec.Struct, rename="camel"):
+    """What tells agents from numbers."""
+
+    name: msgspec.Raw | UnsetType = UNSET
+    phone_number: msgspec.Raw | UnsetType = UNSET
+
+
+_OWNER = attrgetter("agent_id")
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_OUTLINE = msgspec.json.Decoder(_Outline)
+_ROWS = msgspec.json.Decoder(list[_Row])
 _DECODERS: "dict[Kind, msgspec.json.Decoder[Any]]" = {
     "agent": msgspec.json.Decoder(models.Agent),
     "agents": msgspec.json.Decoder(models.Page[models.Agent]),

@@ -311,6 +311,37 @@ async def test_a_key_that_the_upstream_repeats_is_hidden(gateway: Gateway) -> No
     assert answer["errors"][0]["message"] == "Key *** is revoked"
 
 
+LEAK = "sk-live/12345678"
+LEAKING: dict[str, Any] = {
+    "message": {"error": {"message": f"No {LEAK}"}},
+    "message with escapes": f'{{"error": "{LEAK}"}}'.replace("/", "\\/").replace("live", "\\u006cive"),
+    "message that is cut": {"error": "x" * 495 + LEAK},
+    "code": {"error": {"message": "No", "code": LEAK}},
+    "code that is cut": {"error": {"message": "No", "code": "x" * 95 + LEAK}},
+    "problems of the form": {"error": "No", "details": {"formErrors": [LEAK]}},
+    "name of a field": {"error": "No", "details": {"fieldErrors": {LEAK: ["No"]}}},
+    "problem of a field": {"error": "No", "details": {"fieldErrors": {"name": ["No", f"{LEAK}{LEAK}"]}}},
+    "no JSON": f"<html>{LEAK}",
+}
+
+
+@pytest.mark.parametrize("body", LEAKING.values(), ids=LEAKING)
+@pytest.mark.parametrize("status", [200, 400, 401, 429, 500, 503])
+async def test_a_key_that_the_upstream_repeats_is_hidden_wherever_it_stands(
+    gateway: Gateway, body: Any, status: int
+) -> None:
+    headers = {"X-Request-Id": "x" * 95 + LEAK, "Retry-After": LEAK, "X-RateLimit-Limit": LEAK}
+    text = body if isinstance(body, str) else json.dumps(body)
+    gateway.upstream.play("(GET|DELETE) .*", httpx.Response(status, text=text, headers=headers))
+
+    with capture_logs() as logs:
+        answers = [await gateway.ask(query, key=LEAK) for query in (LIST, DELETE)]
+
+    told = json.dumps([answers, logs], default=str)
+    assert answers[0]["errors"][0]["extensions"]["upstream"]["requestId"] == "x" * 95 + "***"
+    assert LEAK[:5] not in told
+
+
 async def test_an_answer_of_the_wrong_shape_says_which_answer_it_was(gateway: Gateway) -> None:
     gateway.upstream.play("GET .*", httpx.Response(200, json={}, headers={"X-Request-Id": "req-7"}))
 

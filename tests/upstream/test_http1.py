@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import httpx
 import pytest
 
+from gateway.upstream.transport.base import Request
 from gateway.upstream.transport.http1 import MAX_HEAD, Connection
-from gateway.upstream.transport.pool import IDLE, Pool
+from gateway.upstream.transport.pool import IDLE, REST, Pool
 from tests.raw_upstream import answer, raw_upstream
 
 
@@ -19,7 +20,7 @@ class Clock(asyncio.SelectorEventLoop):
     ahead = 0.0
 
     def time(self) -> float:
-        return super().time() + self.ahead
+        return self.ahead
 
 
 LOOPS = {"clock": Clock}
@@ -53,7 +54,7 @@ class Taken:
         self.heads: list[tuple[int, Mapping[str, str]]] = []
         self.body = b""
 
-    def sending(self) -> None:
+    def sending(self, era: int) -> None:
         """Hear of it."""
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
@@ -240,17 +241,55 @@ async def test_a_shorter_time_after_a_longer_one_counts() -> None:
 async def test_an_idle_connection_is_kept_for_a_while_and_then_closed() -> None:
     async with raw_upstream() as upstream:
         pool = Pool(upstream.url, timeout=10, connections=2, patience=5)
-        await pool.exchange("GET", "/agents", {}, None, Taken())
+        await pool.exchange(Request("GET", "/agents", {}), Taken())
         await put_on(IDLE - 1)
-        await pool.exchange("GET", "/agents", {}, None, Taken())
+        await pool.exchange(Request("GET", "/agents", {}), Taken())
         kept = upstream.connections
 
         await put_on(IDLE + 1)
         await upstream.left.wait()
 
-        await pool.exchange("GET", "/agents", {}, None, Taken())
+        await pool.exchange(Request("GET", "/agents", {}), Taken())
         await pool.aclose()
     assert (kept, upstream.connections) == (1, 2)
+
+
+async def test_a_connection_rests_before_another_tenant_gets_it_but_not_before_its_own() -> None:
+    async with raw_upstream() as upstream:
+        pool = Pool(upstream.url, timeout=10, connections=1, patience=5)
+
+        def call(tenant: str) -> "asyncio.Task[None]":
+            return asyncio.create_task(pool.exchange(Request("GET", f"/{tenant}", {}, None, tenant), Taken()))
+
+        await call("a")
+        others = [call("b"), call("c"), call("b")]
+        await put_on(0)
+        await call("a")
+        before = list(upstream.calls)
+        others[1].cancel()
+        await put_on(REST / 2)
+        await put_on(REST / 2)
+        await others[0]
+        await others[2]
+
+        await pool.aclose()
+    assert before == ["GET /a", "GET /a"]
+    assert upstream.calls == ["GET /a", "GET /a", "GET /b", "GET /b"]
+    assert upstream.connections == 1
+
+
+async def test_a_place_that_falls_free_while_its_connection_rests_is_given_at_once() -> None:
+    async with raw_upstream() as upstream:
+        pool = Pool(upstream.url, timeout=10, connections=1, patience=5)
+        await pool.exchange(Request("GET", "/agents", {}, None, "a"), Taken())
+        waiting = asyncio.create_task(pool.exchange(Request("GET", "/agents", {}, None, "b"), Taken()))
+        await put_on(0)
+
+        upstream.push(b"x")
+        await waiting
+
+        await pool.aclose()
+    assert upstream.connections == 2
 
 
 def mutated(draw: random.Random) -> bytes:

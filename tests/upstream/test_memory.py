@@ -66,7 +66,8 @@ def test_what_was_read_again_replaces_what_was_read_before_and_no_more() -> None
     number = json.loads(body)["data"][0]
     owned = json.dumps({"data": [number]}).encode()
     single = Read("number", number["id"])
-    for read, answer in ((listed, body), (Read("agent_numbers", "a"), owned), (Read("agent_numbers", "a"), owned)):
+    of_agent = Read("agent_numbers", number["agentId"])
+    for read, answer in ((listed, body), (of_agent, owned), (of_agent, owned)):
         hold(memory, read, answer)
 
     hold(memory, single, json.dumps(number | {"friendlyName": "newer"}).encode())

@@ -10,7 +10,8 @@ import trustme
 
 from gateway.upstream import errors
 from gateway.upstream.attempt import Reply, Wire
-from gateway.upstream.transport.pool import Pool
+from gateway.upstream.transport.base import Request
+from gateway.upstream.transport.pool import REST, Pool
 from tests.raw_upstream import BOTH_LOOPS, RawUpstream, answer, raw_upstream
 
 LOOPS = BOTH_LOOPS
@@ -26,9 +27,10 @@ class Line:
         self.pool = Pool(url, timeout=timeout, connections=connections, patience=timeout / 2, certificates=pem)
         self.wire = Wire(url, timeout=timeout, connections=0, patience=timeout, max_bytes=2**20, transport=self.pool)
 
-    def call(self, target: str = "/agents", body: bytes | None = None) -> "asyncio.Task[Reply]":
+    def call(self, target: str = "/agents", body: bytes | None = None, tenant: str = "") -> "asyncio.Task[Reply]":
         """Start a call."""
-        return asyncio.create_task(self.wire.attempt("GET" if body is None else "POST", target, KEY, body))
+        request = Request("GET" if body is None else "POST", target, KEY, body, tenant)
+        return asyncio.create_task(self.wire.attempt(request))
 
     async def body(self, target: str = "/agents") -> bytes:
         """Make a call."""
@@ -93,6 +95,71 @@ async def test_a_connection_that_speaks_unasked_is_closed(upstream: RawUpstream,
     await upstream.left.wait()
 
     assert (await line.body(), upstream.connections) == (b"next", 2)
+
+
+@pytest.mark.parametrize("data", [answer(b"evil"), b"H"])
+async def test_what_comes_just_before_a_request_is_sent_is_no_answer(
+    upstream: RawUpstream, line: Line, data: bytes
+) -> None:
+    upstream.play((answer(), "keep"), (answer(b"next"), "keep"))
+    await line.body()
+
+    upstream.push(data)  # which the loop has not read when the next call begins
+    reply = await line.wire.attempt(Request("GET", "/agents", KEY))
+
+    assert (reply.body, upstream.served_by) == (b"next", [1, 2])
+
+
+TURNS: dict[str, tuple[int, str, list[int]]] = {
+    "its own": (2, "abaab", [1, 2, 1, 1, 2]),
+    "a free place before anothers": (3, "aabac", [1, 1, 2, 1, 3]),
+    "the one silent longest": (3, "abcad", [1, 2, 3, 1, 2]),
+    "its own again": (3, "abcdada", [1, 2, 3, 1, 2, 1, 2]),
+    "the only one": (1, "abba", [1, 1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize(("connections", "tenants", "served_by"), TURNS.values(), ids=TURNS)
+async def test_a_tenant_keeps_to_its_connection(
+    upstream: RawUpstream, connections: int, tenants: str, served_by: list[int]
+) -> None:
+    line = Line(upstream.url, connections=connections)
+    upstream.play((answer(), "keep"))
+
+    for tenant in tenants:
+        await line.call(tenant=tenant)
+
+    assert upstream.served_by == served_by
+    await line.settle(lambda: line.untaken == connections)
+    await line.wire.aclose()
+
+
+async def test_another_tenants_connection_is_not_used_where_it_has_something_to_read(upstream: RawUpstream) -> None:
+    line = Line(upstream.url, connections=2)
+    for tenant in "ab":
+        await line.call(tenant=tenant)
+
+    await asyncio.sleep(REST)
+    upstream.push(b"x")
+    await line.wire.attempt(Request("GET", "/agents", KEY, None, "c"))
+
+    assert upstream.served_by == [1, 2, 3]
+    await line.wire.aclose()
+
+
+async def test_all_that_was_open_is_dropped_once(upstream: RawUpstream) -> None:
+    line = Line(upstream.url, connections=2)
+    upstream.play((answer(), "keep"), (b"", "hang"))
+    first = await line.call(tenant="a")
+    under_way = line.call(tenant="b")
+    await line.settle(lambda: len(upstream.requests) == 2)
+
+    dropped = [line.pool.drop(first.era), line.pool.drop(first.era)]
+
+    assert dropped == [2, 0]
+    assert await failure(under_way) == (errors.Unavailable, True)
+    assert line.untaken == 2
+    await line.wire.aclose()
 
 
 BEHIND = {"an answer": answer(b"evil"), "half an answer": answer(b"evil")[:-2], "a letter": b"H", "a space": b" "}
@@ -183,7 +250,7 @@ async def test_a_place_that_comes_in_the_moment_of_giving_up_goes_to_the_next(
     upstream.play((HALF, "hang"), (answer(), "keep"))
     first, second, third = (line.call(f"/agents/{i}") for i in range(3))
     await upstream.seen.wait()
-    handed = line.pool._queue[0]
+    handed = line.pool._queue[0].place
 
     first.cancel()
     await line.settle(handed.done)
@@ -213,7 +280,7 @@ async def test_a_connection_that_closes_on_its_way_to_a_waiting_call_is_replaced
     upstream.play((answer(), "keep"), (answer(b"next"), "keep"))
     first, second = line.call(), line.call()
     await line.settle(lambda: bool(line.pool._queue))
-    handed = line.pool._queue[0]
+    handed = line.pool._queue[0].place
     await line.settle(handed.done)
     connection = handed.result()
     assert connection
@@ -253,7 +320,7 @@ BAD: dict[str, tuple[str, str]] = {
 @pytest.mark.parametrize(("target", "key"), BAD.values(), ids=BAD)
 async def test_what_is_no_request_is_not_sent(upstream: RawUpstream, line: Line, target: str, key: str) -> None:
     with pytest.raises(errors.Failed) as caught:
-        await line.wire.attempt("GET", target, {"X-API-Key": key}, None)
+        await line.wire.attempt(Request("GET", target, {"X-API-Key": key}))
 
     assert not caught.value.reached
     assert upstream.connections == 0
@@ -272,7 +339,7 @@ async def test_what_is_no_request_is_not_sent(upstream: RawUpstream, line: Line,
 async def test_a_request_names_the_host_and_stays_below_the_base(base: str, host: str) -> None:
     pool = Pool(base, timeout=1, connections=1, patience=1)
 
-    request = pool._serialise("POST", "/numbers", {"X-A": "é"}, b"{}")
+    request = pool._serialise(Request("POST", "/numbers", {"X-A": "é"}, b"{}"))
 
     path = "/v1" if "/v1" in base else ""
     lines = [f"POST {path}/numbers HTTP/1.1", f"Host: {host}", "User-Agent: omnia-graphql-gateway", "X-A: é"]

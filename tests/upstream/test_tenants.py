@@ -55,7 +55,7 @@ class NamedByRequest(httpx.AsyncBaseTransport):
         self._upstream = upstream
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        request.headers["X-API-Key"] = request.headers["X-Request-Id"]
+        request.headers["X-API-Key"] = request.headers["X-Request-Id"].rpartition("-gw")[0]
         return await self._upstream.handle_async_request(request)
 
 

@@ -14,7 +14,7 @@ import trustme
 
 from gateway.upstream import errors
 from gateway.upstream.attempt import Wire, rejection
-from gateway.upstream.transport.base import Transport
+from gateway.upstream.transport.base import Request, Transport
 from tests.raw_upstream import BOTH_LOOPS, RawUpstream, Then, answer, built_in, plain_httpx, raw_upstream
 
 LOOPS = BOTH_LOOPS
@@ -78,7 +78,7 @@ async def upstream() -> AsyncIterator[RawUpstream]:
 async def fail(wire: Wire, method: str = "GET") -> tuple[type[Exception], bool]:
     """The exception that an attempt ends with, and whether the upstream may have seen the call."""
     with pytest.raises(errors.Failed) as caught:
-        await wire.attempt(method, "/agents", KEY, None)
+        await wire.attempt(Request(method, "/agents", KEY))
     return type(caught.value), caught.value.reached
 
 
@@ -198,7 +198,7 @@ async def test_certificates_are_verified(connect: Open) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("localhost").configure_cert(context)
     async with raw_upstream(context) as upstream:
-        trusted = await connect(upstream.url, ca=ca).attempt("GET", "/agents", KEY, None)
+        trusted = await connect(upstream.url, ca=ca).attempt(Request("GET", "/agents", KEY))
         unknown = await fail(connect(upstream.url))
 
     assert (trusted.status, unknown) == (200, (errors.Unavailable, False))
@@ -220,7 +220,7 @@ async def test_a_key_that_is_no_header_is_never_sent(connect: Open, upstream: Ra
     wire = connect(upstream.url)
 
     with pytest.raises(errors.Failed) as caught:
-        await wire.attempt("GET", "/agents", {"X-API-Key": "a\r\nX-Evil: b"}, None)
+        await wire.attempt(Request("GET", "/agents", {"X-API-Key": "a\r\nX-Evil: b"}))
 
     assert not caught.value.reached
     assert upstream.requests == []
@@ -274,8 +274,8 @@ async def test_a_good_answer_is_read_whole_and_the_next_one_too(
     upstream.play((data, then), (answer(b"next"), "keep"))
     wire = connect(upstream.url, connections=1)
 
-    first = await wire.attempt("GET", "/agents?page=1&search=a%2Fb", KEY, None)
-    second = await wire.attempt("GET", "/agents", KEY, None)
+    first = await wire.attempt(Request("GET", "/agents?page=1&search=a%2Fb", KEY))
+    second = await wire.attempt(Request("GET", "/agents", KEY))
 
     assert (first.body, second.body) == (body, b"next")
     assert upstream.requests[0].startswith(b"GET /agents?page=1&search=a%2Fb HTTP/1.1\r\n")
@@ -310,8 +310,8 @@ async def test_a_redirect_is_not_followed_and_a_cookie_not_kept(connect: Open, u
     upstream.play((moved, "keep"), (answer(), "keep"))
     wire = connect(upstream.url)
 
-    reply = await wire.attempt("GET", "/agents", KEY, None)
-    await wire.attempt("GET", "/numbers", KEY, None)
+    reply = await wire.attempt(Request("GET", "/agents", KEY))
+    await wire.attempt(Request("GET", "/numbers", KEY))
 
     assert isinstance(rejection(reply), errors.BadAnswer)
     assert [request.split(b" ")[1] for request in upstream.requests] == [b"/agents", b"/numbers"]
@@ -322,7 +322,7 @@ async def test_headers_are_found_in_lower_case_and_odd_ones_missed(connect: Open
     data = answer(b"{}", "200 OK", "x-request-id: r1").replace(b"200 OK\r\n", b"200 OK\r\nX-Odd: \xe9\xff\r\n")
     upstream.play((data, "keep"))
 
-    headers = (await connect(upstream.url).attempt("GET", "/agents", KEY, None)).headers
+    headers = (await connect(upstream.url).attempt(Request("GET", "/agents", KEY))).headers
 
     assert headers["x-request-id"] == "r1"
     assert headers.get("retry-after", "none") == "none"
@@ -334,26 +334,33 @@ async def test_headers_are_found_in_lower_case_and_odd_ones_missed(connect: Open
 async def test_a_body_is_sent_as_json_with_nothing_of_the_environment(connect: Open, upstream: RawUpstream) -> None:
     wire = connect(upstream.url)
 
-    await wire.attempt("POST", "/numbers", KEY, b'{"a": 1}')
+    await wire.attempt(Request("POST", "/numbers", KEY, b'{"a": 1}'))
 
     head, _, body = upstream.requests[0].partition(b"\r\n\r\n")
     sent = dict(line.split(b": ") for line in head.lower().split(b"\r\n")[1:])
     assert body == b'{"a": 1}'
     assert sent[b"content-type"] == b"application/json"
-    assert sent.keys() - {b"user-agent"} == {b"host", b"content-length", b"content-type", b"x-api-key", b"accept"}
+    assert sent.keys() - {b"user-agent"} == {
+        b"host",
+        b"content-length",
+        b"content-type",
+        b"x-api-key",
+        b"accept",
+        b"x-request-id",
+    }
 
 
 async def test_a_call_given_up_leaves_the_connections_usable(connect: Open, upstream: RawUpstream) -> None:
     upstream.play((b"", "hang"), (answer(), "keep"))
     wire = connect(upstream.url)
-    call = asyncio.create_task(wire.attempt("GET", "/agents", KEY, None))
+    call = asyncio.create_task(wire.attempt(Request("GET", "/agents", KEY)))
     await upstream.seen.wait()
 
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
 
-    assert (await wire.attempt("GET", "/agents", KEY, None)).status == 200
+    assert (await wire.attempt(Request("GET", "/agents", KEY))).status == 200
 
 
 async def test_a_call_given_up_in_its_body_frees_its_place(connect: Open, upstream: RawUpstream) -> None:
@@ -363,27 +370,27 @@ async def test_a_call_given_up_in_its_body_frees_its_place(connect: Open, upstre
     failure = await fail(wire)
 
     assert failure == (errors.TimedOut, True)
-    assert (await wire.attempt("GET", "/agents", KEY, None)).status == 200
+    assert (await wire.attempt(Request("GET", "/agents", KEY))).status == 200
 
 
 async def test_a_call_given_up_in_its_body_closes_its_connection(connect: Open, upstream: RawUpstream) -> None:
     upstream.play((LONG, "hang"), (answer(), "keep"))
     wire = connect(upstream.url, connections=1)
-    call = asyncio.create_task(wire.attempt("GET", "/agents", KEY, None))
+    call = asyncio.create_task(wire.attempt(Request("GET", "/agents", KEY)))
     await upstream.seen.wait()
 
     call.cancel()
     await asyncio.wait([call])
 
     await upstream.left.wait()
-    assert (await wire.attempt("GET", "/agents", KEY, None)).body == b"{}"
+    assert (await wire.attempt(Request("GET", "/agents", KEY))).body == b"{}"
 
 
 async def test_calls_come_back_with_their_own_answers_over_few_connections(connect: Open) -> None:
     async with echoing() as (url, connections):
         wire = connect(url, connections=4)
 
-        replies = await asyncio.gather(*(wire.attempt("GET", f"/agents/{i}", KEY, None) for i in range(200)))
+        replies = await asyncio.gather(*(wire.attempt(Request("GET", f"/agents/{i}", KEY)) for i in range(200)))
 
     assert [reply.body for reply in replies] == [f"/agents/{i}".encode() for i in range(200)]
     assert len(connections) <= 4

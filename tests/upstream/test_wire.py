@@ -20,16 +20,18 @@ from gateway.upstream.transport.pool import with_authorities
 from tests.harness import capture_logs, errors_of, spent
 from tests.raw_upstream import answer, raw_upstream
 
-AGENT = answer(b'{"id": "a1", "name": "A", "status": "ACTIVE", "type": "custom", "createdAt": "1", "updatedAt": "2"}')
+BODY = b'{"id": "a1", "name": "A", "status": "ACTIVE", "type": "custom", "createdAt": "1", "updatedAt": "2"}'
+AGENT = answer(BODY)
 ASSIGN = 'mutation { assignPhoneNumber(input: {phoneNumber: "+4930123456", agentId: "a1"}) { phoneNumber { id } } }'
 Ask = Callable[[str], Awaitable[dict[str, Any]]]
 ALONE = """
 import asyncio, sys, httpx
 from gateway.upstream.attempt import Wire
+from gateway.upstream.transport.base import Request
 async def main():
     for transport in (None, httpx.AsyncHTTPTransport()):
         wire = Wire(sys.argv[1], timeout=5, connections=1, patience=5, max_bytes=99, transport=transport)
-        print((await wire.attempt("GET", "/agents", {}, None)).status)
+        print((await wire.attempt(Request("GET", "/agents", {}))).status)
         await wire.aclose()
 asyncio.run(main())
 """
@@ -57,7 +59,7 @@ async def open_gateway(url: str, transport: httpx.AsyncBaseTransport | None, **s
 
 async def test_a_get_on_a_stale_connection_is_sent_once_more(transport: httpx.AsyncBaseTransport | None) -> None:
     async with raw_upstream() as upstream, open_gateway(upstream.url, transport) as ask:
-        upstream.play((AGENT, "keep"), (b"", "close"), (AGENT, "keep"))
+        upstream.play((AGENT, "keep"), (b"", "close"), (answer(BODY.replace(b"a1", b"a2")), "keep"))
         await ask('{ agent(id: "a1") { name } }')
 
         told = await ask('{ agent(id: "a2") { name } }')

@@ -7,6 +7,7 @@ of it, the caps, and until when. An answer's header names are in lower case; of 
 """
 
 import asyncio
+import select
 from collections.abc import Callable
 
 import httpx
@@ -28,6 +29,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, drop: Callable[["Connection"], None]) -> None:
         self.open = False
+        self.tenant = ""
+        """Whose request was sent last."""
         self.lost = loop.create_future()
         """Done when the socket is closed."""
         self._loop = loop
@@ -42,11 +45,18 @@ class Connection(asyncio.Protocol):
         self._barren = 0
         self._expires = 0.0
         self._alarm: asyncio.TimerHandle | None = None
+        self._input = select.poll()
+        self._poll = self._input.poll
 
     @property
     def reusable(self) -> bool:
         """Whether another request may be sent."""
         return self.open and self._answer is None
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing waits in the socket's buffer: neither bytes nor an end that the loop has not come to yet."""
+        return not self._poll(0)
 
     def send(self, request: bytes, sink: Sink, within: float) -> asyncio.Future[None]:
         """Send a request; the future is done with its answer, or fails within so many seconds.
@@ -81,6 +91,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Be open."""
         self._transport = transport  # type: ignore[assignment]  # asyncio's and uvloop's are no common class
+        if connected := transport.get_extra_info("socket"):
+            self._input.register(connected.fileno(), select.POLLIN)
         self.open = True
 
     def data_received(self, data: bytes) -> None:

@@ -1,6 +1,6 @@
 """The built-in transport: the connections to the REST API, who may use one, and since when.
 
-`wire` calls `exchange`. HTTP/1.1 with keep-alive, over TLS with the certificate always verified; no redirects, cookies,
+HTTP/1.1 with keep-alive, over TLS with the certificate always verified; no redirects, cookies,
 proxies, unpacking or second tries. It is code of our own, on asyncio's transports and uvicorn's parser, because an
 operation makes up to a hundred calls and a client library spends most of a call on what the gateway does not use. CPU
 microseconds of a GET of 1 KB through the whole `Wire` (Python 3.11, uvloop), 1 / 20 in flight: this 21 / 17 (TLS
@@ -12,20 +12,23 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import certifi
 import httpx
 from aiohappyeyeballs import start_connection
 
 from gateway.observability.logging import log
-from gateway.upstream.transport.base import USER_AGENT, Sink
+from gateway.upstream.transport.base import USER_AGENT, Request, Sink
 from gateway.upstream.transport.http1 import Connection
 
 IDLE = 30.0
 """Seconds for which an idle connection is kept."""
+
+REST = 0.005
+"""Seconds of silence after which a connection may be used for another tenant: an answer that came twice is there."""
 
 STAGGER = 0.25
 """Seconds after which a host's next address is tried beside the first (RFC 8305, section 5); uvloop would wait."""
@@ -33,10 +36,20 @@ STAGGER = 0.25
 _PORTS = {"http": 80, "https": 443}
 
 
-class Pool:
-    """Connections to one host, the one used last first, and a queue for the places among them.
+class _Waiting(NamedTuple):
+    """A call that waits for a place, which comes with a connection of its tenant or without one."""
 
-    A place is taken before connecting and given back with the connection. All of it runs in one event loop.
+    tenant: str
+    place: "asyncio.Future[Connection | None]"
+
+
+class Pool:
+    """Connections to one host and a queue for the places among them.
+
+    A call takes the idle connection that its tenant used last, else a free place for a new one, else the connection of
+    another tenant that has been silent longest, and for REST seconds at least: should an answer come twice, the second
+    one finds nobody waiting, or its own tenant. A place is taken before connecting and given back with the connection.
+    All of it runs in one event loop.
 
     Args:
         base_url: the API's base; targets are appended to its path.
@@ -58,22 +71,23 @@ class Pool:
         self._timeout = timeout
         self._patience = patience
         self._free = connections
-        self._queue: deque[asyncio.Future[Connection | None]] = deque()
-        self._idle: list[Connection] = []
+        self._queue: deque[_Waiting] = deque()
+        self._idle: dict[Connection, float] = {}
+        """The idle connections, the one silent longest first, and since when each is."""
+        self._idle_of: dict[str, dict[Connection, None]] = {}
+        """The same by the tenant who used each last."""
+        self._rest: asyncio.TimerHandle | None = None
+        self._era = 0
         self._all: set[Connection] = set()
         self._connecting: set[asyncio.Timeout] = set()
         self._closed = False
 
-    async def exchange(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, sink: Sink
-    ) -> None:
+    async def exchange(self, request: Request, sink: Sink) -> None:
         """Send a request and hand its answer to the sink; given up, its connection is closed at once."""
-        request = self._serialise(method, target, headers, body)
-        connection: Connection | None
-        if self._idle:
-            connection, left = self._idle.pop(), self._timeout
-        else:
-            connection = await self._take()
+        data, left = self._serialise(request), self._timeout
+        connection = self._choose(request.tenant)
+        if connection is None:
+            connection = await self._take(request.tenant)
             clock = asyncio.get_running_loop().time
             deadline = clock() + self._timeout
             try:
@@ -83,11 +97,22 @@ class Pool:
                 self._give(connection)
                 raise
             left = deadline - clock()
+        connection.tenant = request.tenant
         try:
-            sink.sending()
-            await connection.send(request, sink, left)
+            sink.sending(self._era)
+            await connection.send(data, sink, left)
         finally:
             self._give(connection)
+
+    def drop(self, era: int) -> int:
+        """Close the connections that were open in this era, whatever is under way on them; return how many."""
+        if era != self._era:
+            return 0  # that was done
+        self._era += 1
+        connections = list(self._all)
+        for connection in connections:
+            connection.abort()
+        return len(connections)
 
     async def aclose(self) -> None:
         """Close every connection, and end what is under way."""
@@ -95,15 +120,17 @@ class Pool:
         for limit in self._connecting:
             with suppress(RuntimeError):  # it is running out as it is
                 limit.reschedule(0)
-        while place := self._next():
-            place.set_exception(_closed())
+        for _, place in self._queue:
+            if not place.done():
+                place.set_exception(_closed())
         lost = [connection.lost for connection in self._all]
         for connection in list(self._all):
             connection.abort()
         if lost:
             await asyncio.wait(lost)
 
-    def _serialise(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
+    def _serialise(self, request: Request) -> bytes:
+        method, target, headers, body, _ = request
         lines = [f"{method} {self._path}{target} HTTP/1.1", *self._head]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         if body is not None:
@@ -118,13 +145,46 @@ class Pool:
             raise httpx.LocalProtocolError("The target or a header cannot be sent.") from error
         return head if body is None else head + body
 
-    async def _take(self) -> Connection | None:
+    def _choose(self, tenant: str) -> Connection | None:
+        """Take an idle connection; None where a new one should be opened, or waited for.
+
+        One that has something to read was not asked for it, or has ended: it is closed.
+        """
+        while own := self._idle_of.get(tenant):
+            connection = next(reversed(own))
+            self._take_idle(connection)
+            if connection.silent:
+                return connection
+            connection.abort()
+            self._free += 1
+        if self._free or not self._idle:
+            return None
+        connection, since = next(iter(self._idle.items()))
+        if asyncio.get_running_loop().time() - since < REST:
+            return None
+        self._take_idle(connection)
+        if connection.silent:
+            return connection
+        connection.abort()
+        self._free += 1
+        return None
+
+    def _take_idle(self, connection: Connection) -> None:
+        del self._idle[connection]
+        own = self._idle_of[connection.tenant]
+        del own[connection]
+        if not own:
+            del self._idle_of[connection.tenant]
+
+    async def _take(self, tenant: str) -> Connection | None:
         """Take a place, first come, first served: with a connection that fell idle, or to open one."""
         if self._free:
             self._free -= 1
             return None
         place: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
-        self._queue.append(place)
+        self._queue.append(_Waiting(tenant, place))
+        if not self._rest:
+            self._serve()
         limit = asyncio.get_running_loop().call_later(self._patience, _deny, place)
         try:
             return await place
@@ -142,25 +202,39 @@ class Pool:
             connection = None
         if connection is not None:
             connection.expire(IDLE)
-        if place := self._next():
-            place.set_result(connection)
-        elif connection is not None:
-            self._idle.append(connection)
+        if connection is not None:
+            self._idle[connection] = asyncio.get_running_loop().time()
+            self._idle_of.setdefault(connection.tenant, {})[connection] = None
         else:
             self._free += 1
+        if self._queue and (not self._rest or connection is None or connection.tenant == self._queue[0].tenant):
+            self._serve()  # or when the connection that rests has done so
 
-    def _next(self) -> "asyncio.Future[Connection | None] | None":
+    def _serve(self) -> None:
+        """Give places to those who wait, first come, first served, as far as there are any."""
         while self._queue:
-            place = self._queue.popleft()
-            if not place.done():
-                return place
-        return None
+            waiting = self._queue[0]
+            if not waiting.place.done():
+                connection = self._choose(waiting.tenant)
+                if connection is None and not self._free:
+                    break
+                self._free -= connection is None
+                waiting.place.set_result(connection)
+            self._queue.popleft()
+        if self._queue and self._idle and not self._rest:
+            rested = next(iter(self._idle.values())) + REST
+            self._rest = asyncio.get_running_loop().call_at(rested, self._wake)
+
+    def _wake(self) -> None:
+        self._rest = None
+        self._serve()
 
     def _drop(self, connection: Connection) -> None:
         """Forget an idle connection that has closed; any other one gives its place back itself."""
         if connection in self._idle:
-            self._idle.remove(connection)
+            self._take_idle(connection)
             self._free += 1
+            self._serve()
 
     async def _connect(self) -> Connection:
         if self._closed:
