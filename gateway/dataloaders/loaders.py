@@ -7,6 +7,7 @@ seen, a write forgets what it made stale. Errors are values here: one key's fail
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Sequence
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -29,7 +30,7 @@ from gateway.upstream.models import (
     Row,
     Unreadable,
 )
-from gateway.upstream.paging import PageRequest, Size
+from gateway.upstream.paging import MAX_LIMIT, PageRequest, Size
 from gateway.upstream.reads import Read
 
 ById = Literal["agent", "number", "agent_numbers"]
@@ -191,9 +192,31 @@ class Loaders:
         few = self._numbers.samples if tenant.told and tenant.silence_means_none is None else len(asked)
         for part in (asked[:few], asked[few:]):
             if not tenant.silence_means_none:
-                found |= (read := await self._read_owners(part))
+                found |= (read := await self._find_owners(part))
                 self._numbers.learn_silence(read.values())
         return [found.get(id_) for id_ in ids]
+
+    async def _find_owners(self, ids: Sequence[str]) -> dict[str, Any]:
+        """Find whose numbers are from all agents' numbers where those cost less, else read each number."""
+        owned, calls = await self._owned_by_all(len(ids))
+        missing = [id_ for id_ in ids if id_ not in owned]
+        if not owned:
+            return await self._read_owners(missing)
+        rows = await self._doubted("number", missing, max(1, len(ids) - calls), None)
+        return {id_: owned[id_] if id_ in owned else getattr(rows[id_], "agent_id", rows[id_]) for id_ in ids}
+
+    async def _owned_by_all(self, keys: int) -> tuple[dict[str, str], int]:
+        """Read all agents' numbers where that costs less than so many calls; return their owners, and the calls."""
+        agents, session, calls = self._agents, self.session, 0
+        if keys > SAMPLES and not agents.complete and (agents.size is None or agents.size.total < keys - 1):
+            calls = 1
+            with contextlib.suppress(errors.UpstreamError):
+                await self.agents([PageRequest(1, MAX_LIMIT)])
+        ids = list(agents.listed) if agents.complete else []
+        if not ids or calls + len(ids) >= min(keys, session.affordable):
+            return {}, calls
+        listed = zip(ids, await self.agent_numbers.load_batch(ids), strict=True)
+        return {row.id: id_ for id_, rows in listed if isinstance(rows, list) for row in rows}, calls + len(ids)
 
     async def _read_owners(self, ids: Sequence[str]) -> dict[str, Any]:
         rows = await self._each("number", ids, None)

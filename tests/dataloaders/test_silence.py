@@ -100,6 +100,20 @@ async def test_a_list_scan_counts_only_where_it_is_known_what_it_leaves_out(
     assert sorted(upstream.calls) == sorted([AGENTS_PAGE, "GET /numbers?page=1&limit=100", *calls])
 
 
+@pytest.mark.parametrize(("agents", "unassigned"), [(3, 0), (3, 2), (30, 0), (0, 40)])
+async def test_whose_many_numbers_are_is_asked_of_the_agents_where_they_are_fewer(agents: int, unassigned: int) -> None:
+    rest = Silent(always)
+    owners = [None if i < unassigned else f"a{i % agents}" for i in range(40)]
+    rest.lists = {"agents": [agent(i) for i in range(agents)], "numbers": [number(i, o) for i, o in enumerate(owners)]}
+    async with asking(rest) as (ask, upstream):
+        told = await ask(LIST)
+
+    assert told["data"] == {"phoneNumbers": {"nodes": shown(owners)}}
+    asked = [f"GET /agents/a{i}/numbers" for i in range(agents)] if agents else []
+    rest_of_them = reads(*range(unassigned if agents else 40))
+    assert sorted(upstream.calls) == sorted([PAGE, "GET /agents?page=1&limit=100", *asked, *rest_of_them])
+
+
 async def test_what_a_number_itself_leaves_out_it_has_not() -> None:
     rest = Rest([agent(0)], [without(number(0, None), "agentId")])
     async with asking(rest) as (ask, upstream):
