@@ -22,7 +22,7 @@ import click
 CONNECTIONS = 800
 SAMPLES = 300
 QUERY = json.dumps({"query": "{ agents(first: 5) { nodes { name numbers { phoneNumber } } } }"}).encode()
-HEAD = b"POST /graphql HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\nX-API-Key: demo\r\n"
+HEAD = b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nX-API-Key: demo\r\n"
 
 Attack = Callable[[int], contextlib.AbstractAsyncContextManager[int]]
 
