@@ -16,7 +16,9 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.execution.errors import request_error
+from gateway.http.middleware import SECURITY
 from gateway.http.writer import Writer
+from gateway.observability.logging import log, request_id
 
 _AUTHORITY = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(:[0-9]{0,5})?")
 """`host[:port]` of RFC 3986, without user information; an empty host, which no http URI has, does not match."""
@@ -280,10 +282,19 @@ class Protocol(HttpToolsProtocol):
         begun = self._part == _BODY and self.cycle.response_started
         if self._refusal and self._part != _REQUEST and not begun:  # a client that sent nothing expects no response
             status, problem = self._refusal
-            body = json.dumps({"errors": [request_error(problem, "BAD_REQUEST")]})
-            head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close"
-            shown = "" if self.parser.get_method() == b"HEAD" else body
-            self.transport.write(f"HTTP/1.1 {status}\r\n{head}\r\n\r\n{shown}".encode("ascii"))
+            id_ = request_id(None)
+            log.info("request_refused", request_id=id_, status=int(status[:3]), problem=problem)
+            body = json.dumps({"errors": [request_error(problem, "BAD_REQUEST")]}).encode()
+            fields = (
+                *SECURITY,
+                (b"x-request-id", id_.encode()),
+                (b"content-type", b"application/json; charset=utf-8"),
+                (b"content-length", b"%d" % len(body)),
+                (b"connection", b"close"),
+            )
+            head = [b"HTTP/1.1 " + status.encode(), *(b"%b: %b" % field for field in fields)]
+            shown = b"" if self.parser.get_method() == b"HEAD" else body
+            self.transport.write(b"\r\n".join([*head, b"", shown]))
         self.transport.close()
 
     def on_response_complete(self) -> None:
@@ -329,6 +340,7 @@ class Protocol(HttpToolsProtocol):
 
     def disconnect(self) -> None:
         """Reset the connection: neither this process nor the kernel keeps what waits."""
+        log.info("slow_client_disconnected", waiting=self.waiting)
         self._socket.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._socket.abort()
 

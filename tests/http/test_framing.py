@@ -262,6 +262,16 @@ def test_refuses_a_head_and_never_reads_on(fault: str, echoing: tuple[int, Echo]
     assert b"connection: close" in answer
 
 
+def test_a_refusal_is_logged_and_carries_what_every_response_does(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "gateway"):
+        answer = talk(port, GET + b"X-API-Key: secret\r\n\r\n")
+
+    id_ = re.search(r"x-request-id: (\S+)", answer.decode())[1]  # type: ignore[index]
+    assert b"cache-control: private, no-store" in answer
+    assert b"x-content-type-options: nosniff" in answer
+    assert ["request_refused" in line and id_ in line and "secret" not in line for line in caplog.messages] == [True]
+
+
 @pytest.mark.parametrize(
     "chunks",
     [
