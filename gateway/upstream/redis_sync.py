@@ -31,7 +31,7 @@ PAUSE = 5.0
 """Seconds without Redis after it failed."""
 IDENTITY = "omnia:identity"
 IDENTITY_LASTS = 30 * 24 * 3600
-"""Seconds for which the secret that names tenants outlives the last replica."""
+"""Seconds for which the secret that names tenants outlives the last start of a replica."""
 
 MAX_UNSENT = 1000
 """Writes of one tenant that are kept until Redis takes them; after more, replicas are told that all is stale."""
@@ -173,7 +173,7 @@ class Replicas:
 
     async def _identify(self) -> bytes:
         """Learn the secret that all replicas name tenants by; a Redis that has none is given a new one."""
-        known: Any = await self._redis.get(IDENTITY)
+        known: Any = await self._redis.getex(IDENTITY, ex=IDENTITY_LASTS)
         while known is None:
             # never one that was in use: by a new one every replica finds that the logs it has read are gone
             await self._redis.set(IDENTITY, secrets.token_bytes(32), nx=True, ex=IDENTITY_LASTS)

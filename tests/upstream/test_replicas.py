@@ -18,6 +18,7 @@ import uvicorn
 from gateway.demo.rest_api import create_demo, sample_workspace
 from tests.harness import Fault, Gateway, errors_of
 from tests.plain import NUMBER_PAGES, pages, singles
+from tests.process import started
 from tests.store import LIST, NAME, NESTED, REDIS, Store, replicas, told
 
 pytestmark = pytest.mark.skipif(REDIS is None, reason="redis-server is not installed here")
@@ -236,6 +237,24 @@ async def test_two_processes_know_what_either_has_read_and_written(store: Store,
     listed = "GET /numbers?page=1&limit=100 200"
     assert calls == [listed, f"PUT /numbers/{changed} 200", listed]
     assert seen[changed] == "new"
+
+
+async def test_workers_of_one_machine_see_each_others_writes(store: Store) -> None:
+    with started("demo") as demo:
+        options = ("--workers", "2", "--cache-ttl", "60", "--redis-url", store.url, "--redis-timeout", "5")
+        with started("serve", "--upstream-url", f"{demo.address}/demo/api/v1", *options) as gateway:
+
+            def listed() -> dict[str, str]:  # on a connection of its own, which either worker takes
+                rows = gateway.ask(LIST)["data"]["phoneNumbers"]["nodes"]
+                return {row["id"]: row["friendlyName"] for row in rows}
+
+            for id_ in list(listed())[:3]:
+                for _ in range(10):
+                    listed()
+                gateway.ask(NAME, id=id_)
+
+                assert [listed()[id_] for _ in range(10)] == ["new"] * 10
+            assert gateway.stop() == 0
 
 
 async def test_a_persisted_document_sent_to_one_replica_is_known_to_another(store: Store) -> None:
