@@ -216,7 +216,7 @@ async def test_two_processes_know_what_either_has_read_and_written(store: Store,
     upstream = f"http://127.0.0.1:{listener.getsockname()[1]}"
     changed = next(iter(space.numbers))
     serving = asyncio.ensure_future(server.serve([listener]))
-    settings = {"upstream_url": upstream, "redis_url": store.url, "cache_ttl": "60"}
+    settings = {"upstream_url": upstream, "redis_url": store.url, "redis_timeout": "5", "cache_ttl": "60"}
     with process(tmp_path, **settings) as one, process(tmp_path, **settings) as two:
         async with httpx.AsyncClient(headers={"X-API-Key": "demo"}) as http:
             await asyncio.gather(ready(http, one), ready(http, two))
