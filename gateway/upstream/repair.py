@@ -75,11 +75,12 @@ def _row(raw: Raw, row: "msgspec.json.Decoder[Row]") -> Row:
 
 
 def _object(raw: Raw) -> dict[str, Any]:
-    try:
-        value = json.loads(bytes(raw), parse_int=lambda digits: int(digits) if len(digits) <= _LONGEST else digits)
-    except (ValueError, RecursionError):
-        return {}
+    value = json.loads(str(bytes(raw), "utf-8"), parse_int=_digits)
     return value if isinstance(value, dict) else {}
+
+
+def _digits(digits: str) -> int | str:
+    return int(digits) if len(digits) <= _LONGEST else digits
 
 
 def _agent(told: dict[str, Any]) -> Agent:

@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.upstream.cache import Budget, Memory
 from gateway.upstream.inflight import Flights
-from gateway.upstream.paging import Size
+from gateway.upstream.paging import MAX_LIMIT, Size
 from gateway.upstream.quota import Quota
 
 MAX_TENANTS = 10_000
@@ -144,8 +144,8 @@ class Tenant:
     def prove(self, listing: str, total: int, rows: int) -> None:
         """Remember that a list ended after so many rows though it told another total: it does not count."""
         self._ends[listing] = total, rows
-        if known := self._sizes.get(listing):
-            self._sizes[listing] = known[0]._replace(total=rows), known[1]
+        known, seen = self._sizes.get(listing, (Size(rows, MAX_LIMIT, sure=False), 0.0))
+        self._sizes[listing] = known._replace(total=rows), seen
 
     def correct(self, listing: str, total: int) -> int:
         """Return the total of a list, or what was proven where it tells what was wrong before."""

@@ -56,7 +56,8 @@ async def test_a_wrong_total_of_numbers_costs_one_page_once(
     assert sorted(upstream.calls[len(calls) :]) == sorted([AGENTS_PAGE, *again])
 
 
-async def test_a_page_that_is_short_though_more_follow_is_not_taken_for_the_last() -> None:
+@pytest.mark.parametrize("numbers", [90, 260])
+async def test_a_page_that_is_short_though_more_follow_is_not_taken_for_the_last(numbers: int) -> None:
     class Clamped(Rest):
         """Never sends more than 50 rows, and tells the limit that was asked for."""
 
@@ -68,10 +69,10 @@ async def test_a_page_that_is_short_though_more_follow_is_not_taken_for_the_last
             pagination = {"page": page, "limit": limit, "total": len(self.lists["numbers"])}
             return self.write({"data": rows, "pagination": pagination})
 
-    async with asking(Clamped(*workspace(90))) as (ask, _):
+    async with asking(Clamped(*workspace(numbers))) as (ask, _):
         answer = await ask(OWNED)
 
-    owned = [[{"id": f"n{n}"} for n in range(90) if n % 8 == i] for i in range(8)]
+    owned = [[{"id": f"n{n}"} for n in range(numbers) if n % 8 == i] for i in range(8)]
     assert [node["numbers"] for node in answer["data"]["agents"]["nodes"]] == owned
 
 
