@@ -10,7 +10,7 @@ dicts. Facts: GraphQL specification, section 6.
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
-from itertools import chain, islice, repeat
+from itertools import chain, islice
 from operator import attrgetter, mul
 from typing import Any, NamedTuple, Protocol
 
@@ -46,6 +46,8 @@ Weights = int | list[int]
 Batch = Callable[..., Awaitable[Objects]]
 """Brings a field's value for each object: an object, a list, None or an exception."""
 
+SHORT = 1024 * 1024
+"""Bytes of JSON that may be written to find out how many there are."""
 _LEAVES: dict[str, type] = {"ID": str, "String": str, "DateTime": str, "Int": int, "Boolean": bool}
 """What a leaf's source must be to be its own answer; anything else graphql-core may coerce or refuse."""
 
@@ -82,7 +84,7 @@ class Selection:
         fetched: those that are fetched.
     """
 
-    __slots__ = ("_fetched", "_make", "_read", "_unfilled")
+    __slots__ = ("_fetched", "_make", "_read", "_unfilled", "flat")
 
     def __init__(
         self,
@@ -94,6 +96,8 @@ class Selection:
         self._read = [(name, attrgetter(attribute), child) for name, attribute, child in read]
         self._fetched = fetched
         self._unfilled = len(b"null") * (len(read) + len(fetched))
+        self.flat = not self._unfilled
+        """Whether it has nothing but leaves."""
 
     async def begin(self, objects: Objects, weights: Weights, bounds: Bounds, jobs: list[Job]) -> Rows:
         """Return a row for each object, and add the jobs that fill in what is to be fetched.
@@ -106,31 +110,33 @@ class Selection:
         """
         if not objects:
             return []
-        if len(objects) <= SLICE:
-            rows = self._rows(objects, weights, bounds)
+        rows = self.make(objects) if len(objects) <= SLICE else await self.make_slices(objects, bounds)
+        # what is filled in is null so far, and counted when it is
+        if isinstance(weights, int):
+            bounds.add(weights * (len(encode(rows)) - 1 - len(rows) * (1 + self._unfilled)))
         else:
-            rows = []
-            for at in range(0, len(objects), SLICE):
-                await bounds.turn_before(len(objects))
-                part = slice(at, at + SLICE)
-                rows += self._rows(objects[part], weights if isinstance(weights, int) else weights[part], bounds)
+            bounds.add(_weighed([len(encode(row)) - self._unfilled for row in rows], weights))
         for name, read, child in self._read:
-            await child.fill(Filled(name, rows), list(map(read, objects)), weights, bounds, jobs)
+            await child.fill(rows, name, list(map(read, objects)), weights, bounds, jobs)
         jobs.extend([partial(field.bring, objects, rows, weights, bounds) for field in self._fetched])
         return rows
 
-    def _rows(self, objects: Objects, weights: Weights, bounds: Bounds) -> Rows:
+    def make(self, objects: Objects) -> Rows:
+        """Return the rows of leaves, uncounted; raises as `begin`."""
         for kind in set(map(type, objects)):
             if not issubclass(kind, msgspec.Struct):
                 raise GiveUp
         rows = self._make(objects)
         if len(rows) != len(objects):
             raise GiveUp
-        # what is filled in is null so far, and counted when it is
-        if isinstance(weights, int):
-            bounds.add(weights * (len(encode(rows)) - 1 - len(rows) * (1 + self._unfilled)))
-        else:
-            bounds.add(sum(map(mul, weights, [len(encode(row)) - self._unfilled for row in rows])))
+        return rows
+
+    async def make_slices(self, objects: Objects, bounds: Bounds) -> Rows:
+        """Do what `make` does in as many turns of the event loop as many objects take."""
+        rows: Rows = []
+        for at in range(0, len(objects), SLICE):
+            await bounds.turn()
+            rows += self.make(objects[at : at + SLICE])
         return rows
 
 
@@ -149,13 +155,18 @@ class Child(NamedTuple):
     many: bool
     nullable: bool
 
-    async def fill(self, field: "Filled", values: Objects, weights: Weights, bounds: Bounds, jobs: list[Job]) -> None:
-        """Put the field's values into its rows, as `Selection.begin` makes them."""
-        await bounds.turn_before(len(values))
+    async def fill(
+        self, rows: Rows, name: str, values: Objects, weights: Weights, bounds: Bounds, jobs: list[Job]
+    ) -> None:
+        """Put the field's values into rows, as `Selection.begin` makes them."""
+        long = len(rows) > SLICE
+        if long:
+            await bounds.turn()
         column = await (self._lists if self.many else self._distinct)(values, weights, bounds, jobs)
-        await bounds.turn_before(len(values))
-        for row, value in zip(field.rows, column, strict=True):
-            setattr(row, field.name, value)
+        if long:
+            await bounds.turn()
+        for row, value in zip(rows, column, strict=True):
+            setattr(row, name, value)
 
     async def _distinct(self, values: Objects, weights: Weights, bounds: Bounds, jobs: list[Job]) -> Iterable[object]:
         """Take an object that many reach once, with the weights of all: its rows would be equal."""
@@ -163,31 +174,49 @@ class Child(NamedTuple):
         distinct = dict(zip(ids, values, strict=True))
         if distinct.pop(_NULL, values) is None and not self.nullable:
             raise GiveUp
-        await bounds.turn_before(len(values))
+        if len(ids) > SLICE:
+            await bounds.turn()
+        objects = list(distinct.values())
+        if self.selection.flat and isinstance(weights, int) and len(ids) <= SLICE:
+            rows = self.selection.make(objects)
+            column = list(map(dict(zip(distinct, rows, strict=True)).get, ids))
+            if len(encode(rows)) * len(ids) <= SHORT:  # then it is cheaper to write the column than to weigh its rows
+                bounds.add(weights * (len(encode(column)) - len(ids) - 1))
+                return column
         if len(distinct) < len(ids):
             total = _total(ids, weights)
             bounds.add(len(b"null") * total.get(_NULL, 0))
             weights = [total[id_] for id_ in distinct]
-        rows = await self.selection.begin(list(distinct.values()), weights, bounds, jobs)
+        rows = await self.selection.begin(objects, weights, bounds, jobs)
         return map(dict(zip(distinct, rows, strict=True)).get, ids)
 
     async def _lists(self, values: Objects, weights: Weights, bounds: Bounds, jobs: list[Job]) -> Iterable[object]:
         """Take the objects of all lists as one list."""
         if not ({list, type(None)} if self.nullable else {list}).issuperset(map(type, values)):
             raise GiveUp
-        lengths = [0 if value is None else len(value) for value in values]
-        marks = [len(b"null") if value is None else max(len(b"[]"), len(value) + 1) for value in values]
-        if isinstance(weights, int):
-            bounds.add(weights * sum(marks))
-        else:
-            bounds.add(sum(map(mul, weights, marks)))
-            weights = list(chain.from_iterable(map(repeat, weights, lengths)))
+        many = sum(map(len, filter(None, values))) > SLICE
+        if many:
+            await bounds.turn()
         objects = list(chain.from_iterable(filter(None, values)))
+        if many and self.selection.flat:  # as JSON they take less memory, and are written once
+            rest = iter(await self.selection.make_slices(objects, bounds))
+            texts = [b"null" if value is None else encode(list(islice(rest, len(value)))) for value in values]
+            bounds.add(_weighed(map(len, texts), weights))
+            return map(msgspec.Raw, texts)
+        marks = (len(b"null") if value is None else max(len(b"[]"), len(value) + 1) for value in values)
+        bounds.add(_weighed(marks, weights))
+        if not isinstance(weights, int):
+            weights = [weight for weight, value in zip(weights, values, strict=True) for _ in value or ()]
         rest = iter(await self.selection.begin(objects, weights, bounds, jobs))
         return [None if value is None else list(islice(rest, len(value))) for value in values]
 
 
 _NULL = id(None)
+
+
+def _weighed(counts: Iterable[int], weights: Weights) -> int:
+    """Add up counts, each as often as its weight says."""
+    return weights * sum(counts) if isinstance(weights, int) else sum(map(mul, weights, counts))
 
 
 def _total(ids: list[int], weights: Weights) -> Mapping[int, int]:
@@ -199,13 +228,6 @@ def _total(ids: list[int], weights: Weights) -> Mapping[int, int]:
     for id_, weight in zip(ids, weights, strict=True):
         total[id_] += weight
     return total
-
-
-class Filled(NamedTuple):
-    """A field of rows that is filled in once they are made."""
-
-    name: str
-    rows: Rows
 
 
 class Fetched(NamedTuple):
@@ -220,10 +242,11 @@ class Fetched(NamedTuple):
 
     async def bring(self, objects: Objects, rows: Rows, weights: Weights, bounds: Bounds, run: Run) -> list[Job]:
         """Do what a `Job` does."""
-        await bounds.turn_before(len(objects))
+        if len(objects) > SLICE:
+            await bounds.turn()
         values = await self.batch(Look(run.context_value, self.selected), objects, **self.arguments(run))
         jobs: list[Job] = []
-        await self.child.fill(Filled(self.name, rows), values, weights, bounds, jobs)
+        await self.child.fill(rows, self.name, values, weights, bounds, jobs)
         return jobs
 
 

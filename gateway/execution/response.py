@@ -50,10 +50,6 @@ class ResponseSize:
         if self.bytes > self.limit:
             raise ResponseTooLarge(self.limit)
 
-    def remove(self, count: int) -> None:
-        """Count bytes no longer."""
-        self.bytes -= count
-
 
 class Pace:
     """Gives one slice of long work, of all operations, each turn of the event loop."""
@@ -96,15 +92,17 @@ class Bounds:
 
     Args:
         session: the operation's, with its deadline.
-        size: what the bytes are added to.
+        size: of the response.
         pace: of all operations.
         waiting: for a turn of the event loop, in the same operation.
     """
 
+    __slots__ = ("_attempts", "_bytes", "_pace", "_session", "_size", "_waiting")
+
     def __init__(
         self,
         session: Session,
-        size: "ResponseSize | Bounds",
+        size: ResponseSize,
         pace: Pace,
         waiting: "list[asyncio.Future[None]] | None" = None,
     ) -> None:
@@ -112,25 +110,25 @@ class Bounds:
         self._size = size
         self._pace = pace
         self._waiting: list[asyncio.Future[None]] = [] if waiting is None else waiting
+        self._attempts: list[Bounds] = []
         self._bytes = 0
 
     def attempt(self) -> "Bounds":
         """Return bounds of a part whose bytes may have to be taken back."""
-        return Bounds(self._session, self, self._pace, self._waiting)
+        self._attempts.append(Bounds(self._session, self._size, self._pace, self._waiting))
+        return self._attempts[-1]
 
     def add(self, count: int) -> None:
         """Count bytes; raises as `ResponseSize.add`."""
         self._bytes += count
         self._size.add(count)
 
-    def remove(self, count: int) -> None:
-        """Count bytes no longer."""
-        self._bytes -= count
-        self._size.remove(count)
-
     def take_back(self) -> None:
         """Count nothing of this part: it is done again, or not at all."""
-        self.remove(self._bytes)
+        self._size.bytes -= self._bytes
+        self._bytes = 0
+        for attempt in self._attempts:
+            attempt.take_back()
 
     async def turn(self) -> None:
         """Let others have a turn of the event loop.
@@ -140,8 +138,3 @@ class Bounds:
         """
         await self._pace.turn(self._waiting)
         self._session.check_deadline()
-
-    async def turn_before(self, objects: int) -> None:
-        """Do the same before so many objects are handled, where they are many."""
-        if objects > SLICE:
-            await self.turn()

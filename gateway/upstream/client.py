@@ -23,7 +23,7 @@ from gateway.upstream.calls import Call, Path
 from gateway.upstream.inflight import Arrival, Flight
 from gateway.upstream.paging import Size
 from gateway.upstream.quota import QuotaState
-from gateway.upstream.reads import Read, check_deleted, decode_written, number_path
+from gateway.upstream.reads import LONG, Read, check_deleted, decode_written, number_path
 from gateway.upstream.redis_sync import Learned, Replicas, Wrote
 from gateway.upstream.tenants import Bill, Tenant, Tenants
 from gateway.upstream.transport.base import Request
@@ -245,27 +245,33 @@ class Session:
             self.bill.saved.coalesced += flight.payer is not self.bill
             return flight
         call, at, wrote = self._admit("GET", target, None), self.clock(), (self.tenant.log.base, flights.writes)
-        task = call.launch(self._fly(read, call, at, wrote[0]))
-        return flights.launch(key, task, partial(self._land, read, call, at, wrote), self.bill)
+        decoded: list[Any] = []
+        task = call.launch(self._fly(read, call, at, wrote[0], decoded))
+        return flights.launch(key, task, partial(self._land, read, call, at, wrote, decoded), self.bill)
 
     def _landed(self, read: Read, flight: Flight) -> Answer:
         answer: Answer = flight.outcome or self._too_late()
         return self._outdated(read, answer) if isinstance(answer, Exception) else answer
 
-    async def _fly(self, read: Read, call: Call, at: float, base: str) -> bytes:
-        """Send a GET."""
+    async def _fly(self, read: Read, call: Call, at: float, base: str, decoded: list[Any]) -> bytes:
+        """Send a GET; the rows of a long answer are `decoded` already when it ends."""
         try:
-            return await call.send()
+            body = await call.send()
         except errors.RateLimited:
             if replicas := self._client.replicas:
                 learned = Learned(read, "", at, base, None, self.quota)
                 self._client.watch(asyncio.ensure_future(replicas.learned(self.tenant, learned, b"")))
             raise
+        if len(body) > LONG:
+            decoded.append(await read.decode_slowly(body))
+        return body
 
-    def _land(self, read: Read, call: Call, at: float, wrote: tuple[str, int], body: bytes) -> models.Listing[Any]:
+    def _land(
+        self, read: Read, call: Call, at: float, wrote: tuple[str, int], decoded: list[Any], body: bytes
+    ) -> models.Listing[Any]:
         """Decode an answer and remember it, unless a write has come between."""
         client, tenant = self._client, self.tenant
-        listing = call.read(read.decode)
+        listing = call.read(lambda body: read.decode(body, *decoded))
         size = None
         if read.whole and read.page and listing.pagination:
             listing.pagination.total = tenant.correct(read.kind, listing.pagination.total)

@@ -6,6 +6,7 @@ one row for a single object. Ids are checked before they enter a path. Facts: th
 An answer is compared with its request, as far as it can be: a proxy may have mixed up what it carries.
 """
 
+import asyncio
 import re
 from collections.abc import Mapping
 from operator import attrgetter
@@ -20,6 +21,11 @@ from gateway.upstream import errors, models, repair
 from gateway.upstream.paging import PageRequest
 
 Kind = Literal["agent", "agents", "agent_numbers", "number", "numbers"]
+
+LONG = 256 * 1024
+"""Bytes of a body from which it is decoded in slices."""
+SLICE = 500
+"""Rows that are decoded in one turn of the event loop: about a millisecond."""
 
 _ID = re.compile(r"[A-Za-z0-9_\-.:~@]{1,128}")
 
@@ -57,14 +63,30 @@ class Read(msgspec.Struct, frozen=True):
         more = f"&{urlencode(filters)}" if filters else ""
         return f"/{self.kind}?page={self.page.page}&limit={self.page.limit}{more}"
 
-    def decode(self, body: bytes) -> models.Listing[Any]:
-        """Decode an answer's body.
+    def decode(self, body: bytes, rows: "models.Page[Any] | models.AgentNumbers | None" = None) -> models.Listing[Any]:
+        """Decode an answer's body, or take its `rows` as `decode_slowly` returns them.
 
         Raises:
             errors.Mismatch: it answers another call.
             errors.BadAnswer: it is not of the documented shape.
         """
-        answer: Any = _decode(self.kind, self.id, body, self.page)
+        return self._listing(_decode(self.kind, self.id, body, self.page) if rows is None else rows)
+
+    async def decode_slowly(self, body: bytes) -> models.Page[Any] | models.AgentNumbers | None:
+        """Decode a long list in slices, between which others have turns; None where it is not as documented."""
+        decode = _DECODERS["agent" if self.kind == "agents" else "number"].decode
+        rows: list[Any] = []
+        try:
+            listed = _LISTED.decode(body)
+            for at in range(0, len(listed.data), SLICE):
+                rows += map(decode, listed.data[at : at + SLICE])
+                await asyncio.sleep(0)
+            pagination = msgspec.json.decode(listed.pagination, type=models.Pagination) if self.page else None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        return models.Page(rows, pagination) if pagination else models.AgentNumbers(rows)
+
+    def _listing(self, answer: Any) -> models.Listing[Any]:
         if self.page:
             if field := _other_page(answer.pagination, self.page):
                 raise errors.Mismatch(field=field)
@@ -233,3 +255,13 @@ _DECODERS: "dict[Kind, msgspec.json.Decoder[Any]]" = {
     "number": msgspec.json.Decoder(models.PhoneNumber),
     "numbers": msgspec.json.Decoder(models.Page[models.PhoneNumber]),
 }
+
+
+class _Listed(msgspec.Struct):
+    """A list whose rows are decoded one by one."""
+
+    data: list[msgspec.Raw]
+    pagination: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_LISTED = msgspec.json.Decoder(_Listed)
