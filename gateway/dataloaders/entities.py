@@ -186,7 +186,8 @@ class Numbers(Inventory[PhoneNumber]):
         super().__init__("numbers", session, odds)
         self._agents = agents
         self._told: bool | None = None
-        self._silent: tuple[dict[str, PhoneNumber], list[str]] | None = None
+        self.silent: list[str] = []
+        """Ids of the numbers that the whole list named without an agent, when `owned` last went through it."""
 
     @property
     def tried(self) -> bool:
@@ -203,15 +204,6 @@ class Numbers(Inventory[PhoneNumber]):
     def samples(self) -> int:
         """How many numbers that were listed without an agent are read, to learn what that means; at least one."""
         return min(SAMPLES, max(1, 1 + self._odds.balance)) if self.scanned else SAMPLES
-
-    @property
-    def silent(self) -> list[str]:
-        """The ids of those numbers of the whole list that were listed without an agent."""
-        if self._silent is None or self._silent[0] is not self.listed:
-            some = UNSET in map(_OWNER, self.listed.values())
-            rows = [row for row in self.listed.values() if row.agent_id is UNSET] if some else []
-            self._silent = self.listed, [row.id for row in rows if not isinstance(row.id, Unreadable)]
-        return self._silent[1]
 
     def learn_silence(self, owners: Iterable[object]) -> None:
         """Learn from whose numbers are that were listed without an agent what such a row means."""
@@ -238,14 +230,17 @@ class Numbers(Inventory[PhoneNumber]):
 
     def owned(self, ids: Sequence[str]) -> dict[str, list[PhoneNumber]]:
         """Return the numbers of those agents of whom all are known: seen ones, from a whole list that says whose."""
-        if not self.complete or self._told is False or (self.silent and not self._session.tenant.silence_means_none):
+        self.silent = []
+        if not self.complete or self._told is False:
             return {}
         owned: dict[Any, list[PhoneNumber]] = {id_: [] for id_ in ids if id_ in self._agents.rows}
+        owned[UNSET] = []
         numbers = self.listed.values()
         # a workspace may have thousands of which few are wanted
         for number in compress(numbers, map(owned.__contains__, map(_OWNER, numbers))):
             owned[number.agent_id].append(number)
-        return owned
+        self.silent = [row.id for row in owned.pop(UNSET) if not isinstance(row.id, Unreadable)]
+        return {} if self.silent and not self._session.tenant.silence_means_none else owned
 
 
 def _end(sizes: Sequence[int], limit: int) -> Literal["likely", "proven"] | None:

@@ -251,8 +251,7 @@ class Loaders:
         there = await self.agent.load_batch(asked)  # who is not there has no numbers to be asked for
         found: dict[str, Any] = {id_: None for id_, agent in zip(asked, there, strict=True) if agent is None}
         found |= {id_: _no_id() for id_ in ids if isinstance(id_, Unreadable)}
-        await self._check_silence(len(ids))
-        found |= self._numbers.owned([id_ for id_ in ids if id_ not in found])
+        found |= await self._owned([id_ for id_ in ids if id_ not in found], len(ids))
         self.session.bill.saved.primed += len(found)
         for id_ in ids:
             if id_ not in found and (listing := self.session.recall(Read("agent_numbers", id_))):
@@ -289,16 +288,20 @@ class Loaders:
         number_pages = await self._numbers.sweep(
             self._number_pages, seen, lambda: 0 if self._numbers.complete else seen, lambda: self._numbers.tell_owners
         )
-        await self._check_silence(max(1, seen - number_pages))
-        swept = self._numbers.owned(ids)
+        swept = await self._owned(ids, max(1, seen - number_pages))
         self.session.bill.saved.swept += max(0, len(swept) - agent_pages - number_pages)
         return swept, max(1, before - agent_pages) if self._agents.complete else before
 
-    async def _check_silence(self, room: int) -> None:
-        """Find out what it means that numbers are listed without an agent, where that decides whose the others are."""
-        tenant = self.session.tenant
-        if self._numbers.complete and tenant.told and tenant.silence_means_none is None:
-            await self.owner.load_batch(self._numbers.silent[: min(room, SAMPLES)])
+    async def _owned(self, ids: Sequence[str], room: int) -> dict[str, list[PhoneNumber]]:
+        """Return the numbers of agents as `Numbers.owned` does, once it is known what numbers without an agent mean.
+
+        Up to `room` calls may go out for that.
+        """
+        owned, tenant = self._numbers.owned(ids), self.session.tenant
+        if not self._numbers.silent or not tenant.told or tenant.silence_means_none is not None:
+            return owned
+        await self.owner.load_batch(self._numbers.silent[: min(room, SAMPLES)])
+        return self._numbers.owned(ids)
 
     async def _doubted(self, kind: ById, ids: Sequence[str], room: int, failed: Exception | None) -> dict[str, Any]:
         """Fetch ids that a list did not have one call each, while there is `room`.
