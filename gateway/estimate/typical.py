@@ -26,7 +26,8 @@ from graphql.language import ast, visitor
 
 from gateway.demo.rest_api import Workspace, create_demo, sample_workspace
 from gateway.estimate.sizes import Sizes
-from gateway.execution.engine import Document, Engine
+from gateway.execution.documents import Document
+from gateway.execution.engine import Engine
 from gateway.execution.limits import Limits
 from gateway.execution.response import ResponseSize
 from gateway.schema import SCHEMA

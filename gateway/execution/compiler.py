@@ -84,7 +84,7 @@ class Selection:
         fetched: those that are fetched.
     """
 
-    __slots__ = ("_fetched", "_make", "_read", "_unfilled", "flat")
+    __slots__ = ("_fetched", "_make", "_read", "_unfilled", "flat", "size")
 
     def __init__(
         self,
@@ -98,6 +98,9 @@ class Selection:
         self._unfilled = len(b"null") * (len(read) + len(fetched))
         self.flat = not self._unfilled
         """Whether it has nothing but leaves."""
+        below = [child for *_, child in read] + [field.child for field in fetched]
+        self.size: int = 1 + sum(child.selection.size for child in below)
+        """Selections in all, with those below."""
 
     async def begin(self, objects: Objects, weights: Weights, bounds: Bounds, jobs: list[Job]) -> Rows:
         """Return a row for each object, and add the jobs that fill in what is to be fetched.
@@ -327,7 +330,7 @@ def _leaf(definition: StrawberryField, type_: GraphQLOutputType, at: int) -> _So
     return _Source(f"{value} if {value} is None else {value}._name_" if enum else value, test, kind)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _maker(keys: tuple[str, ...], sources: tuple[_Source, ...]) -> Callable[[Objects], Rows]:
     names = {f"f{at}": key for at, key in enumerate(keys)}
     # rows make a tree, so no cycle is missed where the collector leaves them out

@@ -102,9 +102,7 @@ class Plans:
         self.query = schema.query_type if operation.operation is OperationType.QUERY else None
         """The type of a query's root fields; None where the operation is none."""
         name = operation.name.value if operation.name else None
-        self.build: Callable[..., Any] = partial(
-            CompiledExecutor.build, schema, document, operation_name=name, plans=self
-        )
+        self.build: Callable[..., Any] = partial(CompiledExecutor.build, schema, document, operation_name=name)
         """Makes the executor that compiles the root fields, or a list of errors."""
         definitions = operation.variable_definitions or ()
         # validation saw to it that every type is there, and every default fits
@@ -120,6 +118,13 @@ class Plans:
         # @skip and @include read no variable but Boolean ones
         self._conditions = [name for name, type_ in self._types.items() if get_named_type(type_).name == "Boolean"]
         self._kept: dict[tuple[object, ...], dict[object, Selection | None]] = {}
+        self.selections = 0
+        """Selections kept, those below others included."""
+
+    @property
+    def combinations(self) -> int:
+        """Answers to @skip and @include that selections are kept for."""
+        return len(self._kept)
 
     def coerce(self, given: Variables) -> VariableValues:
         """Return the operation's variables as graphql-core would, without their sources, which nothing compiled reads.
@@ -147,6 +152,7 @@ class Plans:
         if selections is None:
             if len(self._kept) >= MAX_CONDITIONS:
                 self._kept.clear()
+                self.selections = 0
             selections = self._kept[answers] = {}
         return selections
 
@@ -321,6 +327,7 @@ class CompiledExecutor(BoundedExecutor):
 
     def __init__(self, *args: Any, plans: Plans, counts: Counts, **more: Any) -> None:
         super().__init__(*args, **more)
+        self._plans = plans
         self._selections = plans.under(self.variable_values.coerced)
         self._counts = counts
 
@@ -376,6 +383,7 @@ class CompiledExecutor(BoundedExecutor):
             pass
         try:
             selection = compile_()
+            self._plans.selections += selection.size
         except (GiveUp, GraphQLError):
             selection = None
         self._selections[key] = selection
@@ -434,7 +442,7 @@ async def answer(
         run = Query(context, plans.coerce(variables))
         selections = plans.under(run.variable_values.coerced)
         if plans.query not in selections:
-            plans.build(raw_variable_values=variables, counts=counts, bounds=bounds).find_root(plans.query)
+            plans.build(raw_variable_values=variables, plans=plans, counts=counts, bounds=bounds).find_root(plans.query)
         (row,) = await _run(_covered(selections[plans.query]), _ROOT, run, tried)
     except ResponseTooLarge:
         raise

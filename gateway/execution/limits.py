@@ -101,7 +101,6 @@ class _Key(NamedTuple):
 
 
 _SUMS = (
-    "fields",
     "aliases",
     "directives",
     "literal_values",
@@ -205,10 +204,13 @@ class _Meter:
         nodes = document.definitions
         self._fragments = {node.name.value: node for node in nodes if isinstance(node, ast.FragmentDefinitionNode)}
         self._measures: dict[_Key, _Measure] = {}
+        self.fields = 0
+        """Fields that were read: those of a fragment count once, however often it is spread."""
 
     def measure(self, operation: ast.OperationDefinitionNode) -> _Measure:
         """Read the operation and the fragments it reaches, and add these up deepest first."""
         total = _read(operation)
+        self.fields += total.fields
         opened: dict[_Key, _Measure] = {}
         todo = [(key, False) for key, _ in total.spreads]
         while todo:
@@ -217,6 +219,7 @@ class _Meter:
                 self._measures[key] = self._expand(opened[key])
             elif key.name in self._fragments and key not in self._measures and key not in opened:
                 opened[key] = _read(self._fragments[key.name], inside=key.inside)
+                self.fields += opened[key].fields
                 todo.append((key, True))
                 todo.extend((spread, False) for spread, _ in opened[key].spreads)
         return self._expand(total)
@@ -245,16 +248,13 @@ def check_document(document: ast.DocumentNode, limits: Limits) -> None:
     if longest > MAX_NAME:
         raise LimitExceeded("characters in one name", longest, MAX_NAME)
     meter = _Meter(document)
-    fields = 0
     for node in document.definitions:
         if isinstance(node, ast.OperationDefinitionNode):
-            measure = meter.measure(node)
-            _check(measure, limits)
-            fields += measure.fields
+            _check(meter.measure(node), limits)
     if len(document.definitions) > MAX_DEFINITIONS:
         raise LimitExceeded("operations and fragments", len(document.definitions), MAX_DEFINITIONS)
-    if fields > (allowed := limits.max_tokens // TOKENS_PER_FIELD):
-        raise LimitExceeded("fields", fields, allowed, "GATEWAY_MAX_TOKENS")
+    if meter.fields > (allowed := limits.max_tokens // TOKENS_PER_FIELD):
+        raise LimitExceeded("fields", meter.fields, allowed, "GATEWAY_MAX_TOKENS")
 
 
 def _longest_name(document: ast.DocumentNode) -> int:

@@ -133,7 +133,7 @@ class Endpoint:
         if isinstance(request, RequestError):
             return exchange.refusal(request)
         try:
-            document = await self._documents.prepare(request)
+            document = await self._documents.prepare(request, session.tenant)
             node = document.operation(request.operation_name)
             exchange.describe(node)
             _check_method(exchange, node)

@@ -3,22 +3,23 @@
 `endpoint` calls `prepare` for each operation. Automatic persisted queries follow Apollo's wire format
 (`extensions.persistedQuery`, a SHA-256 of the text): a client sends the hash alone, and the text once where it
 is not known yet. Trusted documents come from a manifest as graphql-codegen, Relay or Apollo write it and are asked
-for by `documentId` or by hash; with `only`, nothing else is run. Only documents that pass every check are kept.
+for by `documentId` or by hash; with `only`, nothing else is run. Any document that `execution` keeps is known by the
+hash of its text; other replicas are told of those that were sent with it.
 """
 
-import hashlib
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
 
-from gateway.execution.engine import MAX_DOCUMENTS, Document, Engine
+from gateway.execution.documents import ANYBODY, Document
+from gateway.execution.engine import Engine, digest_of
 from gateway.execution.errors import RequestError
 from gateway.http.request import GraphQLRequest
 from gateway.settings import SettingsError
+from gateway.upstream.tenants import Tenant
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]{32,}")  # MD5 and longer
@@ -31,8 +32,8 @@ class SharedDocuments(Protocol):
     async def document(self, hash_: str) -> str | None:
         """Return the text of a hash, or None."""
 
-    async def keep_document(self, hash_: str, text: str) -> None:
-        """Keep a text under its hash."""
+    async def keep_document(self, hash_: str, text: str, holder: str) -> None:
+        """Keep a text under its hash, as far as its holder may: a tenant by its name, or `anybody`."""
 
 
 class _PersistedQuery(msgspec.Struct, rename="camel"):
@@ -70,20 +71,14 @@ class Documents:
         self, engine: Engine, *, trusted: Mapping[str, str], only: bool, shared: SharedDocuments | None = None
     ) -> None:
         self._engine = engine
-        self._trusted = {hashlib.sha256(text.encode()).hexdigest(): text for text in trusted.values()} | dict(trusted)
-        self._texts = frozenset(trusted.values())
+        by_id = {id_: _trusted(engine, id_, text) for id_, text in trusted.items()}
+        self._trusted = {document.digest: document for document in by_id.values()} | by_id
+        """Documents by hash and by id; they are never dropped."""
         self._only = only
         self._shared = shared
-        self._persisted: OrderedDict[str, str] = OrderedDict()
-        for id_, text in trusted.items():
-            try:
-                engine.prepare(text)
-            except RequestError as error:
-                reason = error.errors[0]["message"]
-                raise SettingsError(f"GATEWAY_TRUSTED_DOCUMENTS: document {id_!r} cannot be run: {reason}") from error
 
-    async def prepare(self, request: GraphQLRequest) -> Document:
-        """Find, check and prepare the document that a request means.
+    async def prepare(self, request: GraphQLRequest, tenant: Tenant) -> Document:
+        """Find, check and prepare the document that a tenant's request means.
 
         Raises:
             RequestError: there is none, it is not known, not trusted, or not valid.
@@ -92,49 +87,54 @@ class Documents:
         if request.document_id is not None:
             if request.query or hash_:
                 raise _bad("Send either documentId, or query, or a persisted query's hash; not two of them.")
-            return self._engine.prepare(await self._known(_normal(request.document_id)))
+            return await self._known(_normal(request.document_id), tenant)
         if not request.query:
             if hash_ is None:
                 raise _bad("There is no query: send a GraphQL document as `query`.")
-            return self._engine.prepare(await self._known(hash_))
-        if hash_ and not self._names(hash_, request.query):
+            return await self._known(hash_, tenant)
+        digest = digest_of(request.query) if hash_ or self._trusted else ""
+        if hash_ and hash_ != digest and not (hash_ in self._trusted and self._trusted[hash_].digest == digest):
             raise _bad("provided sha does not match query: hash the text exactly as it is sent, with SHA-256.")
-        if self._only and request.query not in self._texts:
+        if digest in self._trusted:
+            return self._trusted[digest]
+        if self._only:
             raise RequestError(
                 "PERSISTED_QUERY_NOT_SUPPORTED", "Only documents that the operator trusts are run here.", status=403
             )
-        document = self._engine.prepare(request.query)
-        if hash_ is not None:
-            await self._keep(hash_, request.query)
+        document = self._engine.prepare(request.query, _holder(tenant))
+        if hash_:
+            document.operation(request.operation_name)  # that there is one
+            await self._share(document, request.query, tenant)
         return document
 
-    def _names(self, id_: str, text: str) -> bool:
-        return hashlib.sha256(text.encode()).hexdigest() == id_ or self._trusted.get(id_) == text
-
-    async def _known(self, id_: str) -> str:
-        """Return the text of an id or hash."""
-        text = self._trusted.get(id_)
-        if text is None and not self._only and _HASH.fullmatch(id_):
-            text = self._persisted.get(id_)
-            if text is not None:
-                self._persisted.move_to_end(id_)
-            elif self._shared:
+    async def _known(self, id_: str, tenant: Tenant) -> Document:
+        """Return the document of an id or hash."""
+        document = self._trusted.get(id_)
+        if document is None and not self._only and _HASH.fullmatch(id_):
+            document = self._engine.documents.find(id_, _holder(tenant))
+            if document is None and self._shared:
                 text = await self._shared.document(id_)
-                if text is not None and hashlib.sha256(text.encode()).hexdigest() != id_:
-                    text = None
-        if text is None:
+                if text is not None and digest_of(text) == id_:
+                    document = self._engine.prepare(text, _holder(tenant))
+                    document.shared = True
+        if document is None:
             # Apollo Client looks for exactly this message, in a 200, before it sends the text
             raise RequestError("PERSISTED_QUERY_NOT_FOUND", "PersistedQueryNotFound", status=200)
-        return text
+        return document
 
-    async def _keep(self, hash_: str, text: str) -> None:
-        if hash_ in self._trusted or hash_ in self._persisted:
-            return
-        self._persisted[hash_] = text
-        if len(self._persisted) > MAX_DOCUMENTS:
-            self._persisted.popitem(last=False)
-        if self._shared:
-            await self._shared.keep_document(hash_, text)
+    async def _share(self, document: Document, text: str, tenant: Tenant) -> None:
+        """Tell the other replicas of a document, once."""
+        if self._shared and not document.shared:
+            document.shared = True
+            await self._shared.keep_document(document.digest, text, tenant.name if tenant.answered else "anybody")
+
+
+def _trusted(engine: Engine, id_: str, text: str) -> Document:
+    try:
+        return engine.checked(text)
+    except RequestError as error:
+        reason = error.errors[0]["message"]
+        raise SettingsError(f"GATEWAY_TRUSTED_DOCUMENTS: document {id_!r} cannot be run: {reason}") from error
 
 
 def read_manifest(path: str) -> dict[str, str]:
@@ -170,6 +170,10 @@ def _normal(id_: str) -> str:
     """Return an id as it is looked up: a hash without `sha256:` before it and in lower case, any other as it is."""
     bare = id_[7:] if id_[:7].lower() == "sha256:" else id_
     return bare.lower() if _HEXADECIMAL.fullmatch(bare) else bare
+
+
+def _holder(tenant: Tenant) -> bytes:
+    return tenant.digest if tenant.answered else ANYBODY
 
 
 def _persisted_hash(request: GraphQLRequest) -> str | None:

@@ -35,8 +35,12 @@ IDENTITY_LASTS = 30 * 24 * 3600
 
 MAX_UNSENT = 1000
 """Writes of one tenant that are kept until Redis takes them; after more, replicas are told that all is stale."""
-DOCUMENT_LASTS = 7 * 24 * 3600
+DOCUMENT_LASTS = 24 * 3600
 """Seconds for which a persisted document is kept; a client that needs it later sends it once more."""
+DOCUMENT_BYTES = 16 * 1024
+"""Bytes of a persisted document; larger ones are not shared."""
+HOLDER_BYTES = 1024 * 1024
+"""Bytes of persisted documents that one tenant, or all callers of no tenant, may share within `DOCUMENT_LASTS`."""
 
 _UNWRITTEN = {"agent", "agents"}
 """Kinds of answers that no write makes stale."""
@@ -153,9 +157,20 @@ class Replicas:
         await self._guarded(read)
         return found[0].decode() if found and found[0] else None
 
-    async def keep_document(self, hash_: str, text: str) -> None:
-        """Keep a persisted document for the other replicas."""
-        await self._guarded(lambda: self._redis.set(f"omnia:document:{hash_}", text, ex=DOCUMENT_LASTS))
+    async def keep_document(self, hash_: str, text: str, holder: str) -> None:
+        """Keep a persisted document for the other replicas, if it is not too large for one or for its holder."""
+        content, count = text.encode(), f"omnia:{holder}:documents"
+
+        async def keep() -> None:
+            async with self._redis.pipeline() as pipe:
+                pipe.set(count, 0, ex=DOCUMENT_LASTS, nx=True)
+                pipe.incrby(count, len(content))
+                _, total = await pipe.execute()
+            if total <= HOLDER_BYTES:
+                await self._redis.set(f"omnia:document:{hash_}", content, ex=DOCUMENT_LASTS)
+
+        if len(content) <= DOCUMENT_BYTES:
+            await self._guarded(keep)
 
     async def _guarded(self, command: Callable[[], Any]) -> None:
         """Run a command where Redis is well, for as long as it may take; else go on without."""

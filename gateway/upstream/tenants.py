@@ -118,6 +118,8 @@ class Tenant:
         self.memory = Memory(budget)
         self.log = ReplicaLog()
         self.quota = Quota()
+        self.answered = False
+        """Whether the upstream has answered a call with this key, so that it is no made-up one."""
         self.told: bool | None = None
         """Whether numbers that were listed lately said whose they are."""
         self.silence_means_none: bool | None = None
@@ -188,6 +190,7 @@ class Tenants:
 
     def keep(self, tenant: Tenant) -> None:
         """Remember a tenant that the upstream knows; the one longest unheard of is forgotten."""
+        tenant.answered = True
         self._kept[tenant.digest] = tenant
         self._kept.move_to_end(tenant.digest)
         if len(self._kept) > MAX_TENANTS:

@@ -9,7 +9,7 @@ from graphql import execute, parse
 from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
-from gateway.execution.engine import Document
+from gateway.execution.documents import Document
 from gateway.execution.executor import Counts, answer
 from gateway.schema.context import Context, Info, Look, reaches_numbers
 from gateway.schema.types import SCALARS, AgentConnection

@@ -8,7 +8,7 @@ import pytest
 import strawberry
 from graphql import execute, parse
 
-from gateway.execution.engine import Document
+from gateway.execution.documents import Document
 from gateway.execution.executor import CompiledExecutor, Counts, answer
 from tests.harness import bounds
 

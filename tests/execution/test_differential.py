@@ -29,7 +29,8 @@ import msgspec
 import pytest
 from graphql import ExecutionResult, parse
 
-from gateway.execution.engine import Document, Engine
+from gateway.execution.documents import Document
+from gateway.execution.engine import Engine
 from gateway.execution.limits import Limits
 from gateway.execution.response import ResponseSize, ResponseTooLarge
 from gateway.schema.context import Context

@@ -11,7 +11,8 @@ from graphql import parse
 
 from gateway.dataloaders.dataloader import Loader
 from gateway.demo.rest_api import create_demo, sample_workspace
-from gateway.execution.engine import Document, Engine
+from gateway.execution.documents import Document
+from gateway.execution.engine import Engine
 from gateway.execution.errors import RequestError
 from gateway.execution.executor import MAX_CONDITIONS
 from gateway.execution.limits import Limits
@@ -223,7 +224,7 @@ def test_keeps_what_is_compiled_for_a_bounded_number_of_conditions() -> None:
     kept = [plans.under({name: bool(bits >> at & 1) for at, name in enumerate(names)}) for bits in range(64)]
 
     assert len({id(selections) for selections in kept}) == 64
-    assert len(plans._kept) == MAX_CONDITIONS
+    assert plans.combinations == MAX_CONDITIONS
     assert plans.under({**dict.fromkeys(names, True), "other": [1]}) is kept[-1]
 
 

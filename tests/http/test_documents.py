@@ -14,6 +14,7 @@ from gateway.execution.limits import Limits
 from gateway.http.persisted_documents import Documents, read_manifest
 from gateway.http.request import GraphQLRequest
 from gateway.settings import SettingsError
+from gateway.upstream.tenants import Tenant, Tenants
 from tests.harness import Gateway, errors_of, open_gateway
 
 QUERY = "{ rateLimit { limit } }"
@@ -74,18 +75,6 @@ async def test_a_document_that_is_not_valid_is_not_kept(gateway: Gateway) -> Non
 
     assert errors_of(refused[1]) == [("GRAPHQL_VALIDATION_FAILED", None)]
     assert errors_of(again[1]) == [("PERSISTED_QUERY_NOT_FOUND", None)]
-
-
-async def test_the_oldest_persisted_documents_are_let_go(gateway: Gateway) -> None:
-    for at in range(1001):
-        text = f"query Q{at} {{ rateLimit {{ limit }} }}"
-        hash_ = hashlib.sha256(text.encode()).hexdigest()
-        await post(gateway, {"query": text, "extensions": {"persistedQuery": {"version": 1, "sha256Hash": hash_}}})
-
-    oldest = hashlib.sha256(b"query Q0 { rateLimit { limit } }").hexdigest()
-    _, answer = await post(gateway, {"extensions": {"persistedQuery": {"version": 1, "sha256Hash": oldest}}})
-
-    assert errors_of(answer) == [("PERSISTED_QUERY_NOT_FOUND", None)]
 
 
 def manifest(tmp_path: Path, documents: Mapping[str, object]) -> dict[str, str]:
@@ -221,29 +210,80 @@ class Shared:
 
     def __init__(self, **texts: str) -> None:
         self.texts = texts
+        self.told: list[tuple[str, str]] = []
 
     async def document(self, hash_: str) -> str | None:
         return self.texts.get(hash_)
 
-    async def keep_document(self, hash_: str, text: str) -> None:
+    async def keep_document(self, hash_: str, text: str, holder: str) -> None:
         self.texts[hash_] = text
+        self.told.append((hash_, holder))
+
+
+def tenant(*, answered: bool = False) -> Tenant:
+    tenants = Tenants(1024)
+    found = tenants["key"]
+    if answered:
+        tenants.keep(found)
+    return found
+
+
+def documents(shared: Shared, **more: Any) -> Documents:
+    return Documents(Engine(Limits(), introspection=True, **more), trusted={}, only=False, shared=shared)
 
 
 async def test_replicas_tell_each_other_what_they_were_sent() -> None:
     shared = Shared()
-    one, two = (Documents(Engine(Limits(), introspection=True), trusted={}, only=False, shared=shared) for _ in "12")
-    sent = await one.prepare(GraphQLRequest(query=QUERY, extensions=APQ))
-    await one.prepare(GraphQLRequest(query=QUERY, extensions=APQ))
+    one, two = documents(shared), documents(shared)
+    sent = await one.prepare(GraphQLRequest(query=QUERY, extensions=APQ), tenant())
+    await one.prepare(GraphQLRequest(query=QUERY, extensions=APQ), tenant())
 
-    found = await two.prepare(GraphQLRequest(extensions=APQ))
+    found = await two.prepare(GraphQLRequest(extensions=APQ), tenant())
 
     assert shared.texts == {HASH: QUERY}
+    assert shared.told == [(HASH, "anybody")]
     assert list(found.operations) == list(sent.operations)
+
+
+async def test_a_tenant_that_the_upstream_knows_shares_in_its_own_name() -> None:
+    shared, known = Shared(), tenant(answered=True)
+
+    await documents(shared).prepare(GraphQLRequest(query=QUERY, extensions=APQ), known)
+
+    assert shared.told == [(HASH, known.name)]
+
+
+async def test_a_document_without_the_operation_that_is_asked_for_is_not_shared() -> None:
+    shared = Shared()
+
+    with pytest.raises(RequestError, match="BAD_REQUEST"):
+        await documents(shared).prepare(GraphQLRequest(query=QUERY, operation_name="A", extensions=APQ), tenant())
+
+    assert shared.texts == {}
 
 
 @pytest.mark.parametrize("shared", [Shared(), Shared(**{HASH: "{ __typename }"})])
 async def test_a_text_that_is_not_its_hash_is_not_believed(shared: Shared) -> None:
-    documents = Documents(Engine(Limits(), introspection=True), trusted={}, only=False, shared=shared)
-
     with pytest.raises(RequestError, match="PERSISTED_QUERY_NOT_FOUND"):
-        await documents.prepare(GraphQLRequest(extensions=APQ))
+        await documents(shared).prepare(GraphQLRequest(extensions=APQ), tenant())
+
+
+async def test_a_persisted_document_is_forgotten_with_what_it_takes_in_memory() -> None:
+    texts = [f"{{ rateLimit {{ limit }} }} # {n}" for n in range(100)]
+    apqs = [{"persistedQuery": {"version": 1, "sha256Hash": hashlib.sha256(t.encode()).hexdigest()}} for t in texts]
+    persisted = Documents(Engine(Limits(), introspection=True, max_bytes=64 * 1024), trusted={}, only=False)
+    for text, apq in zip(texts, apqs, strict=True):
+        await persisted.prepare(GraphQLRequest(query=text, extensions=apq), tenant())
+
+    await persisted.prepare(GraphQLRequest(extensions=apqs[-1]), tenant())
+    with pytest.raises(RequestError, match="PERSISTED_QUERY_NOT_FOUND"):
+        await persisted.prepare(GraphQLRequest(extensions=apqs[0]), tenant())
+
+
+async def test_trusted_documents_are_never_forgotten(tmp_path: Path) -> None:
+    trusted = read_manifest(manifest(tmp_path, {"list": QUERY})["trusted_documents"])
+    persisted = Documents(Engine(Limits(), introspection=True, max_bytes=1024), trusted=trusted, only=False)
+
+    first, again = [await persisted.prepare(GraphQLRequest(document_id="list"), tenant()) for _ in "12"]
+
+    assert first is again

@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from gateway.demo.rest_api import create_demo, sample_workspace
+from gateway.upstream.redis_sync import DOCUMENT_BYTES, DOCUMENT_LASTS, HOLDER_BYTES, IDENTITY_LASTS
 from tests.harness import Fault, Gateway, errors_of
 from tests.plain import NUMBER_PAGES, pages, singles
 from tests.process import started
@@ -268,6 +269,24 @@ async def test_a_persisted_document_sent_to_one_replica_is_known_to_another(stor
 
     assert errors_of(before.json()) == [("PERSISTED_QUERY_NOT_FOUND", None)]
     assert after.json() == {"data": {"rateLimit": None}}
+
+
+async def test_callers_of_no_tenant_share_few_persisted_documents(store: Store) -> None:
+    padding = "#" * (DOCUMENT_BYTES - 100)
+    texts = [f"{{ rateLimit {{ limit }} }} {padding} {n}" for n in range(HOLDER_BYTES // DOCUMENT_BYTES + 10)]
+    texts.append(f"{{ rateLimit {{ limit }} }} {'#' * DOCUMENT_BYTES}")
+    async with replicas(store.url) as (one, _):
+        for text in texts:
+            apq = {"persistedQuery": {"version": 1, "sha256Hash": hashlib.sha256(text.encode()).hexdigest()}}
+            await one.http.post("/graphql", json={"query": text, "extensions": apq}, headers={"X-API-Key": text[-1]})
+
+        contents = await store.contents()
+
+    kept = {key: (value, ttl) for key, (value, ttl) in contents.items() if key.startswith(b"omnia:document:")}
+    assert HOLDER_BYTES * 0.9 < sum(len(value) for value, _ in kept.values()) <= HOLDER_BYTES
+    assert max(len(value) for value, _ in kept.values()) <= DOCUMENT_BYTES
+    assert all(0 < ttl <= DOCUMENT_LASTS for _, ttl in contents.values() if ttl < IDENTITY_LASTS - 60)
+    assert sorted(key for key in contents if key.endswith(b":documents")) == [b"omnia:anybody:documents"]
 
 
 async def test_an_answer_that_tells_no_quota_is_shared_all_the_same(store: Store) -> None:
