@@ -209,6 +209,9 @@ def _other_call(kind: Kind, id_: str | None, body: bytes) -> str | None:
         return None if outline.id == id_ or id_ is None else "id"
     if outline.id is not UNSET and not outline.data:
         return "id"
+    owners = {row.agent_id for row in rows}
+    if kind == "numbers" and outline.pagination is UNSET and len(owners) == 1 and None not in owners:
+        return "pagination"  # one agent's numbers, which have no pages
     agents = {row.name is not UNSET for row in rows if (row.name is UNSET) is not (row.phone_number is UNSET)}
     return "data" if agents == {kind != "agents"} else None
 
@@ -235,6 +238,7 @@ class _Outline(msgspec.Struct):
 
     id: str | UnsetType = UNSET
     data: msgspec.Raw | UnsetType = UNSET
+    pagination: msgspec.Raw | UnsetType = UNSET
 
 
 class _Row(msgspec.Struct, rename="camel"):
@@ -242,6 +246,7 @@ class _Row(msgspec.Struct, rename="camel"):
 
     name: msgspec.Raw | UnsetType = UNSET
     phone_number: msgspec.Raw | UnsetType = UNSET
+    agent_id: str | None = None
 
 
 _OWNER = attrgetter("agent_id")

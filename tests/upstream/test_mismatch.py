@@ -97,6 +97,7 @@ FOREIGN: dict[str, tuple[str, Any]] = {
     "a larger page, filtered": (NUMBERS, page(number(), limit=6)),
     "an agent for agents": (AGENTS, agent()),
     "numbers for agents": (AGENTS, page(number())),
+    "an agent's numbers for a page": (NUMBERS, {"data": [number(agentId="a1"), number("n2", agentId="a1")]}),
     "agents for numbers": (NUMBERS, page(agent())),
 }
 
