@@ -12,6 +12,7 @@ from graphql import DocumentNode, GraphQLSchema, OperationDefinitionNode
 
 from gateway.execution.errors import RequestError
 from gateway.execution.executor import Plans
+from gateway.upstream.errors import ErrorCode
 
 MAX_BYTES = 64 * 1024 * 1024
 """Bytes of all documents kept: some 1,500 of 80 tokens."""
@@ -72,10 +73,12 @@ class Document:
             if len(self.operations) == 1:
                 return next(iter(self.operations.values()))
             raise RequestError(
-                "BAD_REQUEST", "The document has several operations: say which in operationName.", status=400
+                ErrorCode.BAD_REQUEST, "The document has several operations: say which in operationName.", status=400
             )
         if name not in self.operations:
-            raise RequestError("BAD_REQUEST", f"The document has no operation named {name[:100]!r}.", status=400)
+            raise RequestError(
+                ErrorCode.BAD_REQUEST, f"The document has no operation named {name[:100]!r}.", status=400
+            )
         return self.operations[name]
 
     def plans(self, schema: GraphQLSchema, name: str | None) -> Plans:

@@ -28,6 +28,7 @@ from gateway.execution.response import Bounds, Pace, ResponseSize, ResponseTooLa
 from gateway.execution.validation import MAX_ERRORS, Validator
 from gateway.schema import SCHEMA
 from gateway.schema.context import Context
+from gateway.upstream.errors import ErrorCode
 
 MAX_SUGGESTED = 4096
 """Bytes of variables up to which their errors suggest names: the search takes time with each character."""
@@ -81,13 +82,13 @@ class Engine:
             node = parse(text, max_tokens=self._limits.max_tokens)
             check_document(node, self._limits)
         except LimitExceeded as error:
-            raise RequestError("OPERATION_TOO_LARGE", str(error)) from error
+            raise RequestError(ErrorCode.OPERATION_TOO_LARGE, str(error)) from error
         except GraphQLError as error:
             if f"more than {self._limits.max_tokens} tokens" in error.message:
-                raise RequestError("OPERATION_TOO_LARGE", error) from error
-            raise RequestError("GRAPHQL_PARSE_FAILED", error) from error
+                raise RequestError(ErrorCode.OPERATION_TOO_LARGE, error) from error
+            raise RequestError(ErrorCode.GRAPHQL_PARSE_FAILED, error) from error
         if problems := self._validator.problems(node):
-            raise RequestError("GRAPHQL_VALIDATION_FAILED", *problems)
+            raise RequestError(ErrorCode.GRAPHQL_VALIDATION_FAILED, *problems)
         token = node.loc and node.loc.start_token
         while token:  # which point at each other: dropped documents would wait for the garbage collector
             token.prev, token = None, token.next

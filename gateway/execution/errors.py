@@ -12,7 +12,7 @@ from typing import Any
 from graphql import GraphQLError
 
 from gateway.observability.logging import log
-from gateway.upstream.errors import UpstreamError
+from gateway.upstream.errors import ErrorCode, UpstreamError
 
 INTERNAL = "Something went wrong in the gateway; try again, and tell its operator the request id if it happens again."
 
@@ -42,7 +42,7 @@ class RequestError(Exception):
     """
 
     def __init__(
-        self, code: str, *problems: str | GraphQLError, status: int | None = None, allow: str | None = None
+        self, code: ErrorCode, *problems: str | GraphQLError, status: int | None = None, allow: str | None = None
     ) -> None:
         super().__init__(code)
         self.status = status
@@ -50,7 +50,7 @@ class RequestError(Exception):
         self.errors = [request_error(problem, code) for problem in problems]
 
 
-def request_error(problem: str | GraphQLError, code: str) -> Formatted:
+def request_error(problem: str | GraphQLError, code: ErrorCode) -> Formatted:
     """Format what is wrong with a request as a whole."""
     formatted: Formatted = {"message": problem} if isinstance(problem, str) else _formatted(problem)
     formatted["extensions"] = {"code": code}
@@ -59,7 +59,7 @@ def request_error(problem: str | GraphQLError, code: str) -> Formatted:
 
 def field_errors(errors: Sequence[GraphQLError]) -> list[Formatted]:
     """Format what went wrong while an operation was executed: so many errors of each code, and what is left out."""
-    found: Counter[tuple[str, bool]] = Counter()
+    found: Counter[tuple[ErrorCode, bool]] = Counter()
     shown: list[Formatted] = []
     for error in errors:
         kind = _code(error), error.path is not None
@@ -96,11 +96,11 @@ def _formatted(error: GraphQLError) -> Formatted:
     return formatted
 
 
-def _code(error: GraphQLError) -> str:
+def _code(error: GraphQLError) -> ErrorCode:
     cause = error.original_error
     if isinstance(cause, UpstreamError):
         return cause.code
-    return "BAD_USER_INPUT" if is_callers(error) else "INTERNAL_SERVER_ERROR"
+    return ErrorCode.BAD_USER_INPUT if is_callers(error) else ErrorCode.INTERNAL_SERVER_ERROR
 
 
 def is_callers(error: GraphQLError) -> bool:

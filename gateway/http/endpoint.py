@@ -38,6 +38,7 @@ from gateway.observability.metrics import Metrics
 from gateway.schema.context import Context
 from gateway.settings import Settings
 from gateway.upstream.client import Client, Session
+from gateway.upstream.errors import ErrorCode
 
 _CONTENT_TYPES = {name: (b"content-type", f"{name}; charset=utf-8".encode()) for name in (JSON, GRAPHQL)}
 _CLOSING = {408, 413}  # what is left of such a body is not worth reading
@@ -151,7 +152,7 @@ class Endpoint:
 
 def _check_accept(media_type: str | None) -> None:
     if media_type is None:
-        raise RequestError("BAD_REQUEST", f"Accept must allow {GRAPHQL} or {JSON}.", status=406)
+        raise RequestError(ErrorCode.BAD_REQUEST, f"Accept must allow {GRAPHQL} or {JSON}.", status=406)
 
 
 def _check_method(exchange: "_Exchange", node: OperationDefinitionNode) -> None:
@@ -159,13 +160,13 @@ def _check_method(exchange: "_Exchange", node: OperationDefinitionNode) -> None:
     if exchange.method == "POST":
         return
     if is_mutation(node):
-        raise RequestError("BAD_REQUEST", "A mutation must be sent with POST.", status=405, allow="POST")
+        raise RequestError(ErrorCode.BAD_REQUEST, "A mutation must be sent with POST.", status=405, allow="POST")
     if not needs_preflight(exchange.fields):
         problem = (
             "A GET could come from any page: send X-API-Key, or the header GraphQL-Require-Preflight: 1,"
             " Apollo-Require-Preflight or X-Requested-With, or Content-Type: application/json."
         )
-        raise RequestError("BAD_REQUEST", problem, status=400)
+        raise RequestError(ErrorCode.BAD_REQUEST, problem, status=400)
 
 
 class _Exchange:
@@ -210,12 +211,12 @@ class _Exchange:
 
     def too_large(self, error: ResponseTooLarge) -> _Outcome:
         """Return the outcome of what was executed for nothing: the calls it spent are told."""
-        return _Outcome(200, {"data": None, "errors": [request_error(str(error), "OPERATION_TOO_LARGE")]})
+        return _Outcome(200, {"data": None, "errors": [request_error(str(error), ErrorCode.OPERATION_TOO_LARGE)]})
 
     def failure(self, error: Exception) -> _Outcome:
         """Return the outcome where something of ours went wrong."""
         log.error("request_failed", request_id=self.request_id, exc_info=error)
-        return self._refusal([request_error(INTERNAL, "INTERNAL_SERVER_ERROR")], 500)
+        return self._refusal([request_error(INTERNAL, ErrorCode.INTERNAL_SERVER_ERROR)], 500)
 
     def _refusal(self, errors: list[Formatted], status: int | None = None, allow: str | None = None) -> _Outcome:
         # the draft: a well-formed request that GraphQL refuses is 400, but 200 to who knows only application/json
@@ -274,7 +275,7 @@ class _Exchange:
             self._log(status, seconds)
 
     def _log(self, status: int, seconds: float) -> None:
-        codes = [error["extensions"]["code"] for body in self._bodies for error in body.get("errors", ())]
+        codes = [str(error["extensions"]["code"]) for body in self._bodies for error in body.get("errors", ())]
         session = self.session
         self._metrics.count(self.described.get("type", "none"), status, seconds, codes, session and session.bill)
         operation_done(

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.execution.errors import INTERNAL, request_error
 from gateway.http.hosts import host_check, host_header, is_address
 from gateway.observability.logging import log, request_id, secret
+from gateway.upstream.errors import ErrorCode
 
 SECURITY: Final = (
     (b"cache-control", b"private, no-store"),
@@ -84,12 +85,12 @@ class Dispatcher:
 
 def refused(status: int, problem: str) -> JSONResponse:
     """Return the response to a request that is not for GraphQL, or not for this gateway."""
-    return JSONResponse({"errors": [request_error(problem, "BAD_REQUEST")]}, status)
+    return JSONResponse({"errors": [request_error(problem, ErrorCode.BAD_REQUEST)]}, status)
 
 
 def failed() -> JSONResponse:
     """Return the response where something of ours went wrong."""
-    return JSONResponse({"errors": [request_error(INTERNAL, "INTERNAL_SERVER_ERROR")]}, 500)
+    return JSONResponse({"errors": [request_error(INTERNAL, ErrorCode.INTERNAL_SERVER_ERROR)]}, 500)
 
 
 def secured(scope: Scope, send: Send) -> Send:

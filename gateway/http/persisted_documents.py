@@ -19,6 +19,7 @@ from gateway.execution.engine import Engine, digest_of
 from gateway.execution.errors import RequestError
 from gateway.http.request import GraphQLRequest
 from gateway.settings import SettingsError
+from gateway.upstream.errors import ErrorCode
 from gateway.upstream.tenants import Tenant
 
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -99,7 +100,9 @@ class Documents:
             return self._trusted[digest]
         if self._only:
             raise RequestError(
-                "PERSISTED_QUERY_NOT_SUPPORTED", "Only documents that the operator trusts are run here.", status=403
+                ErrorCode.PERSISTED_QUERY_NOT_SUPPORTED,
+                "Only documents that the operator trusts are run here.",
+                status=403,
             )
         document = self._engine.prepare(request.query, _holder(tenant))
         if hash_:
@@ -119,7 +122,7 @@ class Documents:
                     document.shared = True
         if document is None:
             # Apollo Client looks for exactly this message, in a 200, before it sends the text
-            raise RequestError("PERSISTED_QUERY_NOT_FOUND", "PersistedQueryNotFound", status=200)
+            raise RequestError(ErrorCode.PERSISTED_QUERY_NOT_FOUND, "PersistedQueryNotFound", status=200)
         return document
 
     async def _share(self, document: Document, text: str, tenant: Tenant) -> None:
@@ -191,4 +194,4 @@ def _persisted_hash(request: GraphQLRequest) -> str | None:
 
 
 def _bad(problem: str) -> RequestError:
-    return RequestError("BAD_REQUEST", problem, status=400)
+    return RequestError(ErrorCode.BAD_REQUEST, problem, status=400)

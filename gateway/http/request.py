@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope
 from gateway.execution.errors import RequestError
 from gateway.http.disconnect import Disconnected
 from gateway.http.negotiation import JSON
+from gateway.upstream.errors import ErrorCode
 
 METHODS = "GET, HEAD, POST, OPTIONS"
 MAX_KEY = 256
@@ -166,7 +167,7 @@ class Reader:
 
 
 def _bad(problem: str, status: int = 400, *, allow: str | None = None) -> RequestError:
-    return RequestError("BAD_REQUEST", problem, status=status, allow=allow)
+    return RequestError(ErrorCode.BAD_REQUEST, problem, status=status, allow=allow)
 
 
 def _element(raw: msgspec.Raw) -> GraphQLRequest | RequestError:

@@ -19,6 +19,7 @@ from gateway.execution.errors import request_error
 from gateway.http.middleware import SECURITY
 from gateway.http.writer import Writer
 from gateway.observability.logging import log, request_id
+from gateway.upstream.errors import ErrorCode
 
 _AUTHORITY = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(:[0-9]{0,5})?")
 """`host[:port]` of RFC 3986, without user information; an empty host, which no http URI has, does not match."""
@@ -284,7 +285,7 @@ class Protocol(HttpToolsProtocol):
             status, problem = self._refusal
             id_ = request_id(None)
             log.info("request_refused", request_id=id_, status=int(status[:3]), problem=problem)
-            body = json.dumps({"errors": [request_error(problem, "BAD_REQUEST")]}).encode()
+            body = json.dumps({"errors": [request_error(problem, ErrorCode.BAD_REQUEST)]}).encode()
             fields = (
                 *SECURITY,
                 (b"x-request-id", id_.encode()),

@@ -24,9 +24,33 @@ UpstreamError
 hold no URL, no body, no key and no text of another exception. Codes: design table in the README.
 """
 
+from enum import StrEnum
 from typing import ClassVar
 
 from msgspec import Struct
+
+
+class ErrorCode(StrEnum):
+    """`extensions.code` of a GraphQL error; clients rely on these names."""
+
+    BAD_REQUEST = "BAD_REQUEST"
+    GRAPHQL_PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
+    GRAPHQL_VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
+    OPERATION_TOO_LARGE = "OPERATION_TOO_LARGE"
+    PERSISTED_QUERY_NOT_FOUND = "PERSISTED_QUERY_NOT_FOUND"
+    PERSISTED_QUERY_NOT_SUPPORTED = "PERSISTED_QUERY_NOT_SUPPORTED"
+    BAD_USER_INPUT = "BAD_USER_INPUT"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    PAYMENT_REQUIRED = "PAYMENT_REQUIRED"
+    FORBIDDEN = "FORBIDDEN"
+    NOT_FOUND = "NOT_FOUND"
+    CONFLICT = "CONFLICT"
+    RATE_LIMITED = "RATE_LIMITED"
+    REQUEST_LIMIT_EXCEEDED = "REQUEST_LIMIT_EXCEEDED"
+    UPSTREAM_TIMEOUT = "UPSTREAM_TIMEOUT"
+    UPSTREAM_UNAVAILABLE = "UPSTREAM_UNAVAILABLE"
+    UPSTREAM_ERROR = "UPSTREAM_ERROR"
+    INTERNAL_SERVER_ERROR = "INTERNAL_SERVER_ERROR"
 
 
 class Answer(Struct, frozen=True):
@@ -40,7 +64,7 @@ class Answer(Struct, frozen=True):
 class UpstreamError(Exception):
     """A REST call without a usable result; `code` is the GraphQL error's `extensions.code`."""
 
-    code: ClassVar[str]
+    code: ClassVar[ErrorCode]
     answer: Answer | None = None
     retry_after: int | None = None
     """Seconds until another try can succeed, where known."""
@@ -54,79 +78,79 @@ class Refused(UpstreamError):
 class InvalidInput(Refused):
     """The caller's value cannot be sent."""
 
-    code = "BAD_USER_INPUT"
+    code = ErrorCode.BAD_USER_INPUT
 
 
 class NoKey(Refused):
     """There is no API key to send."""
 
-    code = "UNAUTHENTICATED"
+    code = ErrorCode.UNAUTHENTICATED
 
 
 class BudgetExceeded(Refused):
     """The operation has spent its REST calls."""
 
-    code = "REQUEST_LIMIT_EXCEEDED"
+    code = ErrorCode.REQUEST_LIMIT_EXCEEDED
 
 
 class QuotaSpent(Refused):
     """The key's quota has no call left for this."""
 
-    code = "RATE_LIMITED"
+    code = ErrorCode.RATE_LIMITED
 
 
 class Rejected(UpstreamError):
     """A 4xx that the table does not name."""
 
-    code = "UPSTREAM_ERROR"
+    code = ErrorCode.UPSTREAM_ERROR
 
 
 class BadInput(Rejected):
     """400 or 422."""
 
-    code = "BAD_USER_INPUT"
+    code = ErrorCode.BAD_USER_INPUT
 
 
 class Unauthenticated(Rejected):
     """401."""
 
-    code = "UNAUTHENTICATED"
+    code = ErrorCode.UNAUTHENTICATED
 
 
 class PaymentRequired(Rejected):
     """402."""
 
-    code = "PAYMENT_REQUIRED"
+    code = ErrorCode.PAYMENT_REQUIRED
 
 
 class Forbidden(Rejected):
     """403."""
 
-    code = "FORBIDDEN"
+    code = ErrorCode.FORBIDDEN
 
 
 class NotFound(Rejected):
     """404: none, or not visible to this key."""
 
-    code = "NOT_FOUND"
+    code = ErrorCode.NOT_FOUND
 
 
 class Conflict(Rejected):
     """409."""
 
-    code = "CONFLICT"
+    code = ErrorCode.CONFLICT
 
 
 class RateLimited(Rejected):
     """429."""
 
-    code = "RATE_LIMITED"
+    code = ErrorCode.RATE_LIMITED
 
 
 class Failed(UpstreamError):
     """No usable answer."""
 
-    code = "UPSTREAM_ERROR"
+    code = ErrorCode.UPSTREAM_ERROR
     reached = True
     """Whether the upstream may have seen the call, and counted it."""
 
@@ -134,13 +158,13 @@ class Failed(UpstreamError):
 class TimedOut(Failed):
     """Too late."""
 
-    code = "UPSTREAM_TIMEOUT"
+    code = ErrorCode.UPSTREAM_TIMEOUT
 
 
 class Unavailable(Failed):
     """Nobody there, or nobody ready."""
 
-    code = "UPSTREAM_UNAVAILABLE"
+    code = ErrorCode.UPSTREAM_UNAVAILABLE
 
 
 class BadAnswer(Failed):
