@@ -38,8 +38,8 @@ MAX_NAME = 128
 # literals recursively, and its parser gives up below 200 such levels.
 LITERAL_DEPTH = 32
 
-# Values in all literals of one operation: inputs of this schema have three fields,
-# and an error repeats a whole literal.
+# Values in all lists and objects of one operation's literals: inputs of this schema have three fields, and an error
+# repeats a whole literal.
 LITERAL_VALUES = 300
 
 # Characters of text for each token allowed: documents have 4 to 20. The parser reads a megabyte in some 300 ms.
@@ -186,8 +186,8 @@ def _read(definition: ast.ExecutableDefinitionNode, *, inside: bool = False) -> 
 
 
 def _literals(values: Sequence[ast.ValueNode]) -> tuple[int, int]:
-    """Return how deep lists and objects nest in literals, and how many values they hold."""
-    depth, count = 0, len(values)
+    """Return how deep lists and objects nest in literals, and how many values these hold."""
+    depth, count = 0, 0
     while nests := [value for value in values if isinstance(value, ast.ListValueNode | ast.ObjectValueNode)]:
         depth += 1
         lists = [value for nest in nests if isinstance(nest, ast.ListValueNode) for value in nest.values]
@@ -279,7 +279,7 @@ def _check(found: _Measure, limits: Limits) -> None:
         ("aliases inside introspection", found.introspection_aliases, MAX_INTROSPECTION_ALIASES, None),
         ("levels of introspection depth", found.introspection_depth, INTROSPECTION_DEPTH, None),
         ("levels of lists and objects in one literal", found.literal_depth, LITERAL_DEPTH, None),
-        ("values in literals", found.literal_values, LITERAL_VALUES, None),
+        ("values in lists and objects", found.literal_values, LITERAL_VALUES, None),
     ):
         if count > allowed:
             raise LimitExceeded(what, count, allowed, setting)

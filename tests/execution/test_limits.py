@@ -167,8 +167,8 @@ def test_bounds_the_nesting_of_lists_and_objects_in_a_literal(
         ("{ a }" + " ".join(f"fragment F{n} on A {{ a }}" for n in range(100)), "101 operations and fragments"),
         ("{ " + "a" * 129 + ": b }", "129 characters in one name; the limit is 128."),
         ("query ($a: " + "A" * 129 + ") { a }", "129 characters in one name"),
-        ("{ a(b: [" + "1 " * 300 + "]) }", "301 values in literals; the limit is 300."),
-        ("{ " + "a(b: {c: 1 d: [2]}) " * 76 + "}", "304 values in literals"),
+        ("{ a(b: [" + "1 " * 301 + "]) }", "301 values in lists and objects; the limit is 300."),
+        ("{ " + "a(b: {c: 1 d: [2]}) " * 101 + "}", "303 values in lists and objects"),
     ],
 )
 def test_bounds_what_no_setting_raises(text: str, problem: str) -> None:
