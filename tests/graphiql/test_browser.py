@@ -1,6 +1,7 @@
 """GraphiQL in a real Chromium, against a `gateway demo` process."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -90,6 +91,9 @@ class TestGraphiQL:
         assert all(number["agent"]["name"] == agent["name"] for agent in agents for number in agent["numbers"])
         assert sum(len(agent["numbers"]) for agent in agents) > 12
         assert answer["extensions"]["quota"]["spent"] == 2
+        if picture := os.environ.get("SCREENSHOT"):  # docs/graphiql.png
+            graphiql.page.set_viewport_size({"width": 1280, "height": 720})
+            graphiql.page.screenshot(path=picture)
 
     def test_asks_no_other_host_and_offends_no_policy(self, graphiql: Visit, demo: str) -> None:
         graphiql.execute()
