@@ -15,3 +15,17 @@ async def test_the_standard_introspection_query_brings_the_whole_schema(compiled
         introspected = await gateway.data(query)
 
     assert "type Agent" in print_schema(build_client_schema(introspected))
+
+
+@pytest.mark.parametrize("compiled", ["true", "false"])
+async def test_every_field_of_the_introspection_schema_answers(compiled: str) -> None:
+    wrapped = "kind isOneOf specifiedByURL ofType { kind isOneOf ofType { name isOneOf } }"
+    query = f"""{{ __schema {{
+        types {{ {wrapped} fields(includeDeprecated: true) {{ type {{ {wrapped} }} args {{ type {{ {wrapped} }} }} }}
+                 inputFields {{ type {{ {wrapped} }} }} interfaces {{ name }} possibleTypes {{ name }} }}
+        directives {{ name isRepeatable locations args {{ name }} }} }} }}"""
+
+    async with open_gateway(settings={"compiled": compiled}) as gateway:
+        types = (await gateway.data(query))["__schema"]["types"]
+
+    assert {of["isOneOf"] for of in types} == {None, False}
