@@ -55,7 +55,7 @@ def url() -> Iterator[str]:
 
 async def through_the_wire(client: Client, key: str, read: Read) -> None:
     headers = {"X-API-Key": key, "X-Request-Id": "r1", "Accept": "application/json", "Accept-Encoding": "gzip"}
-    await client.path.wire.attempt(Request("GET", read.target, headers, None, key))
+    await client.path.http.attempt(Request("GET", read.target, headers, None, key))
 
 
 async def through_a_session(client: Client, key: str, read: Read) -> None:

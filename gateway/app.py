@@ -72,8 +72,8 @@ def create_app(
     metrics.watch("gateway_selections_compiled", "Selections run compiled.", lambda: engine.counts.compiled)
     metrics.watch("gateway_selections_stock", "Selections left to graphql-core.", lambda: engine.counts.fallen_back)
     replicas = client.replicas
-    wire = client.path.wire
-    metrics.watch("gateway_mismatched_answers", "Answers of the upstream to another call.", lambda: wire.mismatches)
+    http = client.path.http
+    metrics.watch("gateway_mismatched_answers", "Answers of the upstream to another call.", lambda: http.mismatches)
     metrics.watch("gateway_redis_failures", "Redis commands failed.", lambda: replicas.failures if replicas else 0)
     endpoint = Endpoint(settings, engine, documents, client, metrics, page if settings.graphiql else None)
     graphql = _shared(endpoint, settings)

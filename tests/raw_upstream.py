@@ -180,7 +180,7 @@ async def raw_upstream(tls: ssl.SSLContext | None = None) -> AsyncIterator[RawUp
 def built_in(url: str, timeout: float, connections: int, ca: trustme.CA | None = None) -> Transport:
     """The built-in transport."""
     pem = ca.cert_pem.bytes() if ca else None
-    return Pool(url, timeout=timeout, connections=connections, patience=timeout / 2, certificates=pem)
+    return Pool(url, timeout=timeout, connections=connections, pool_timeout=timeout / 2, certificates=pem)
 
 
 def plain_httpx(url: str, timeout: float, connections: int, ca: trustme.CA | None = None) -> Transport:
@@ -189,4 +189,10 @@ def plain_httpx(url: str, timeout: float, connections: int, ca: trustme.CA | Non
     context = ssl.create_default_context() if ca else _SYSTEM
     if ca:
         ca.configure_trust(context)
-    return HttpxTransport(url, httpx.AsyncHTTPTransport(verify=context, limits=limits), timeout, 64)
+    return HttpxTransport(
+        url,
+        httpx.AsyncHTTPTransport(verify=context, limits=limits),
+        timeout=timeout,
+        connections=64,
+        pool_timeout=timeout,
+    )

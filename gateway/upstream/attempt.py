@@ -1,9 +1,8 @@
-"""One attempt at one REST call: bytes out, bytes in, and every way in which that can fail.
+"""One attempt at a REST call: an HTTP request, its decompressed response, and the error for every failure.
 
-`calls` calls `Wire.attempt`; `transport` carries the bytes, below httpx's own client, so that no cookie, redirect
-or header of one caller can reach another. A body is unpacked here, within a cap, as it arrives. Whatever goes
-wrong leaves as an `errors.UpstreamError`, and says whether the upstream may have seen the call. An answer to another
-call is the upstream's or a proxy's fault; it ends every connection that was open.
+Attempts go to a transport directly, below httpx's client, so that no cookie, redirect or header of one caller reaches
+another. A body is decompressed as it is received, up to a limit. Every failure is an `errors.UpstreamError` that tells
+whether the upstream may have seen the request. A response that belongs to another request closes all connections.
 """
 
 import contextlib
@@ -18,57 +17,48 @@ import msgspec
 from gateway.observability.logging import log
 from gateway.upstream import errors, models, repair
 from gateway.upstream.request_ids import RequestIds
-from gateway.upstream.transport.base import Request, Transport
+from gateway.upstream.transport.base import InvalidResponse, Request, Timeout, Transport, TransportError
 from gateway.upstream.transport.httpx import HttpxTransport
 from gateway.upstream.transport.pool import Pool
 
 MAX_FIELDS = 10
-"""Fields whose errors are passed on: three messages of 200 characters for each. The inputs have three fields."""
+"""Fields whose errors are passed on, with three messages of 200 characters each. The inputs have three fields."""
 MAX_MESSAGE = 500
-"""Characters of an upstream's message that are passed on."""
+"""Characters of an upstream message that are passed on."""
 MIN_SECRET = 8
-"""Bytes from which a key is looked for in what the upstream says; a shorter one is no secret, but part of words."""
+"""Bytes from which a key is redacted in upstream messages; a shorter one is no secret and may be part of a word."""
 
 MAX_MEMBERS = 1000
-"""Gzip members of one answer; each costs a pass over what follows it."""
+"""Gzip members of one response; each costs a pass over the data after it."""
 
 _CODINGS = {"gzip", "x-gzip", "deflate"}
 _GZIP = b"\x1f\x8b"
 _ID = "X-Request-Id"
 _ERROR_BODY = msgspec.json.Decoder(models.ErrorBody)
-_FAILURES = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TimeoutError, OSError, zlib.error)
-_NEVER_SENT = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.LocalProtocolError,
-    httpx.UnsupportedProtocol,
-    httpx.InvalidURL,
-)
 
 
-class Reply(NamedTuple):
-    """Status, headers and body of an answer, complete and unpacked."""
+class Response(NamedTuple):
+    """Status, headers and body of a complete response, decompressed."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
-    era: int = 0
-    """Names the connections that were open with its own."""
-    proven: bool = False
+    generation: int = 0
+    """Names the connections that were open when the request was sent."""
+    verified: bool = False
     """Whether it repeats the request id of its attempt."""
 
 
-class Wire:
-    """The connections to one REST API.
+class HttpClient:
+    """Makes attempts at one REST API over one transport.
 
     Args:
         base_url: the API's base; targets are appended to its path.
         timeout: seconds for one attempt, from connecting to the last byte.
-        connections: connections at the most.
-        patience: seconds for which an attempt waits until one is free.
-        max_bytes: of an answer, unpacked.
-        transport: stands in for the network, in tests.
+        connections: maximum number of connections.
+        pool_timeout: seconds for which an attempt waits for a connection.
+        max_bytes: limit of a response, decompressed.
+        transport: used in place of the built-in one.
     """
 
     def __init__(
@@ -77,112 +67,128 @@ class Wire:
         *,
         timeout: float,
         connections: int,
-        patience: float,
+        pool_timeout: float,
         max_bytes: int,
         transport: httpx.AsyncBaseTransport | Transport | None = None,
     ) -> None:
         self.mismatches = 0
-        """Answers that belonged to another call."""
+        """Responses that belonged to another request."""
         self._timeout = timeout
         self._max_bytes = max_bytes
         self._ids = RequestIds()
         if isinstance(transport, httpx.AsyncBaseTransport):
-            transport = HttpxTransport(base_url, transport, timeout, connections)
-        self._transport = transport or Pool(base_url, timeout=timeout, connections=connections, patience=patience)
+            transport = HttpxTransport(
+                base_url, transport, timeout=timeout, connections=connections, pool_timeout=pool_timeout
+            )
+        self._transport = transport or Pool(
+            base_url, timeout=timeout, connections=connections, pool_timeout=pool_timeout
+        )
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._transport.aclose()
 
-    async def attempt(self, request: Request, sending: Callable[[], None] = lambda: None) -> Reply:
-        """Send one attempt, a body as JSON, and return what came back, whatever its status.
+    async def attempt(self, request: Request, sending: Callable[[], None] = lambda: None) -> Response:
+        """Send one request, a body as JSON, and return the response, whatever its status.
 
-        The request id that is sent is the operation's, with what makes it the attempt's own. `sending` is called when
-        the request goes out: given up before, the upstream has not seen it.
+        The request id that is sent is the operation's with a suffix for this attempt. `sending` is called just before
+        the request is written; an attempt that ends before did not reach the upstream.
 
         Raises:
-            errors.Failed: nothing complete came back; `reached` tells whether the upstream may have seen it.
+            errors.Failed: no complete response; `reached` tells whether the upstream may have seen the request.
         """
         method, target, headers, body, tenant = request
-        mark = self._ids.mark()
-        intake = _Intake(self._max_bytes, sending, mark, self._ids)
-        headers = {**headers, _ID: f"{headers.get(_ID, 'operation')}-{mark}"}
+        suffix = self._ids.next()
+        receiver = _Receiver(self._max_bytes, sending, suffix, self._ids)
+        headers = {**headers, _ID: f"{headers.get(_ID, 'operation')}-{suffix}"}
         if body is not None:
             headers["Content-Type"] = "application/json"
         try:
-            await self._transport.exchange(Request(method, target, headers, body, tenant), intake)
-            return intake.reply()
-        except _FAILURES as error:
-            raise _failure(error, self._timeout, answered=intake.status > 0) from error
+            await self._transport.send(Request(method, target, headers, body, tenant), receiver)
+            return receiver.response()
+        except TransportError as error:
+            raise _failure(error, self._timeout, head_received=receiver.status > 0) from error
         except errors.Mismatch as error:
-            self.distrust(intake.era, error)
+            self.report_mismatch(receiver.generation, error)
             raise
 
-    def distrust(self, era: int, error: errors.Mismatch) -> None:
-        """Close the connections of an era in which an answer to another call has come."""
+    def report_mismatch(self, generation: int, error: errors.Mismatch) -> None:
+        """Close the connections of a generation on which a response to another request was received."""
         self.mismatches += 1
-        log.warning("answer_of_another_call", told_by=error.field, closed=self._transport.drop(era))
+        closed = self._transport.close_generation(generation)
+        log.warning("mismatched_response", field=error.field, connections_closed=closed)
 
 
-class _Intake:
-    """Takes in one answer, unpacking its body as it arrives and never keeping more than the cap."""
+class _Receiver:
+    """Receives one response; decompresses its body and never keeps more than the limit."""
 
-    def __init__(self, max_bytes: int, sending: Callable[[], None], mark: str, ids: RequestIds) -> None:
+    def __init__(self, max_bytes: int, sending: Callable[[], None], suffix: str, ids: RequestIds) -> None:
         self.status = 0
-        self.era = 0
+        self.generation = 0
         self._sending = sending
-        self._mark = mark
+        self._suffix = suffix
         self._ids = ids
         self._max_bytes = max_bytes
         self._headers: Mapping[str, str] = {}
-        self._unpacker: _Unpacker | None = None
+        self._decompressor: _Decompressor | None = None
         self._first: bytes | None = None
         self._rest = bytearray()
         self._size = 0
 
-    def sending(self, era: int) -> None:
-        """Note that the request goes out, and beside which connections."""
-        self.era = era
+    def on_send(self, generation: int) -> None:
+        """Note which connections are open."""
+        self.generation = generation
         self._sending()
 
-    def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        """Take status and headers, which must be this attempt's."""
-        if not self._ids.fits(self._mark, status, headers.get("x-request-id")):
+    def on_head(self, status: int, headers: Mapping[str, str]) -> None:
+        """Take status and headers.
+
+        Raises:
+            errors.Mismatch: the request id is another attempt's.
+            errors.BadAnswer: the content encoding was not asked for.
+        """
+        if not self._ids.fits(self._suffix, status, headers.get("x-request-id")):
             raise errors.Mismatch(field="X-Request-Id")
         self.status = status
         self._headers = headers
         names = (name.strip() for name in headers.get("content-encoding", "").lower().split(","))
         codings = [name for name in names if name not in {"", "identity"}]
         if len(codings) == 1 and codings[0] in _CODINGS:
-            self._unpacker = _Unpacker()
+            self._decompressor = _Decompressor()
         elif codings:
             raise errors.BadAnswer("The upstream's answer has an encoding that was not asked for; try again later.")
 
-    def feed(self, chunk: bytes) -> None:
-        """Take a piece of the body."""
-        if self._unpacker:
-            chunk = self._unpacker.unpack(chunk, self._max_bytes + 1 - self._size)
-        self._size += len(chunk)
+    def on_data(self, data: bytes) -> None:
+        """Take a part of the body.
+
+        Raises:
+            errors.BadAnswer: it cannot be decompressed, or the body is too large.
+        """
+        if self._decompressor:
+            data = self._decompressor.decompress(data, self._max_bytes + 1 - self._size)
+        self._size += len(data)
         if self._size > self._max_bytes:
             raise errors.BadAnswer(
                 f"The upstream's answer is larger than {self._max_bytes} bytes; ask for fewer objects at once."
             )
-        if self._first is None:  # most bodies come in one piece, others in a million
-            self._first = chunk
+        if self._first is None:  # most bodies come in one part, others in a million
+            self._first = data
         else:
-            self._rest += chunk
+            self._rest += data
 
-    def reply(self) -> Reply:
-        """Return the answer, which must be complete."""
-        if self._unpacker and self._first is not None and not self._unpacker.complete:
-            raise _broken()
+    def response(self) -> Response:
+        """Return the complete response."""
+        if self._decompressor and self._first is not None and not self._decompressor.complete:
+            raise _unreadable()
         body = self._first or b""
-        proven = self._mark in self._headers.get("x-request-id", "")
-        return Reply(self.status, self._headers, body + self._rest if self._rest else body, self.era, proven)
+        verified = self._suffix in self._headers.get("x-request-id", "")
+        return Response(
+            self.status, self._headers, body + self._rest if self._rest else body, self.generation, verified
+        )
 
 
-class _Unpacker:
-    """Unpacks gzip members, a zlib stream, or deflated data without a header, whatever its coding is called."""
+class _Decompressor:
+    """Decompresses gzip members, a zlib stream, or deflated data without a header, whatever the coding's name."""
 
     def __init__(self) -> None:
         self._stream: zlib._Decompress | None = None
@@ -191,72 +197,74 @@ class _Unpacker:
 
     @property
     def complete(self) -> bool:
-        """Whether what came so far ends where a stream ends."""
+        """Whether the data so far ends where a stream ends."""
         return self._stream is None and not self._head and self._members > 0
 
-    def unpack(self, packed: bytes, room: int) -> bytes:
-        """Unpack a piece, up to `room` bytes.
+    def decompress(self, data: bytes, limit: int) -> bytes:
+        """Decompress a part, up to `limit` bytes.
 
         Raises:
-            errors.BadAnswer: something else follows.
-            zlib.error: it is not packed.
+            errors.BadAnswer: it is not compressed, or something else follows.
         """
-        packed, self._head, unpacked = self._head + packed, b"", b""
-        while packed and len(unpacked) < room:
+        data, self._head, decompressed = self._head + data, b"", b""
+        while data and len(decompressed) < limit:
             if self._stream is None:
-                if len(packed) < len(_GZIP):
-                    self._head = packed
+                if len(data) < len(_GZIP):
+                    self._head = data
                     break
-                self._stream = self._begin(packed[0], packed[:2])
-            unpacked += self._stream.decompress(packed, room - len(unpacked))
-            packed = self._stream.unused_data
+                self._stream = self._begin(data[0], data[:2])
+            try:
+                decompressed += self._stream.decompress(data, limit - len(decompressed))
+            except zlib.error as error:
+                raise _unreadable() from error
+            data = self._stream.unused_data
             if self._stream.eof:
                 self._stream = None
-        return unpacked
+        return decompressed
 
     def _begin(self, first: int, head: bytes) -> "zlib._Decompress":
         if self._members and (head != _GZIP or self._members == MAX_MEMBERS):
-            raise _broken()
+            raise _unreadable()
         self._members += 1
         has_header = head == _GZIP or (first % 16 == zlib.DEFLATED and int.from_bytes(head, "big") % 31 == 0)
         return zlib.decompressobj(wbits=zlib.MAX_WBITS + 32 if has_header else -zlib.MAX_WBITS)
 
 
-def rejection(reply: Reply, key: str = "") -> errors.UpstreamError:
-    """Return the exception that stands for an answer whose status is no success.
+def error_for(response: Response, key: str = "") -> errors.UpstreamError:
+    """Return the exception for a response whose status is no success.
 
-    The message of a 4xx in either of the two JSON bodies is passed on; every other one is ours. Where the upstream
-    repeats the API key, it is redacted: it may be the gateway's own.
+    The message of a 4xx in either of the two JSON bodies is passed on; every other message is the gateway's. The API
+    key is redacted where the upstream repeats it: it may be the gateway's own.
     """
-    status = reply.status
-    told = _told(reply.body) if 400 <= status < 500 else None
+    status = response.status
+    body = _error_body(response.body) if 400 <= status < 500 else None
     error: errors.UpstreamError
     if 400 <= status < 500:
         kind = errors.BY_STATUS.get(status, errors.Rejected)
-        error = kind(_message(told, key) or f"The upstream refused the call with status {status}.")
+        error = kind(_message(body, key) or f"The upstream refused the call with status {status}.")
     elif status in {502, 503, 504}:
         error = errors.Unavailable("The upstream is not available at the moment; try again later.")
     elif status < 400:
         error = errors.BadAnswer(f"The upstream answered with status {status}, which is not followed.")
     else:
         error = errors.BadAnswer(f"The upstream failed with status {status}; try again later.")
-    code = told.error.code if told and isinstance(told.error, models.ErrorDetail) else None
-    error.answer = said(reply, key, code and redact(code, key)[:100])
-    error.field_errors = _field_errors(told.details.field_errors, key) if told and told.details else None
+    code = body.error.code if body and isinstance(body.error, models.ErrorDetail) else None
+    error.answer = summary(response, key, code and redact(code, key)[:100])
+    error.field_errors = _field_errors(body.details.field_errors, key) if body and body.details else None
     return error
 
 
-def said(reply: Reply, key: str, code: str | None = None) -> errors.Answer:
-    """Return what an answer says of itself, without the API key."""
-    return errors.Answer(reply.status, code, redact(reply.headers.get("x-request-id", ""), key)[:100] or None)
+def summary(response: Response, key: str, code: str | None = None) -> errors.Answer:
+    """Return status, code and request id of a response, without the API key."""
+    return errors.Answer(response.status, code, redact(response.headers.get("x-request-id", ""), key)[:100] or None)
 
 
 def redact(text: str, key: str) -> str:
-    """Return what the upstream said without the API key; do it before the text is cut."""
+    """Return a text of the upstream without the API key; call it before the text is cut."""
     return text.replace(key, "***") if len(key.encode()) >= MIN_SECRET else text
 
 
-def _told(body: bytes) -> models.ErrorBody | None:
+def _error_body(body: bytes) -> models.ErrorBody | None:
     with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _ERROR_BODY.decode(body)
     with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -264,12 +272,12 @@ def _told(body: bytes) -> models.ErrorBody | None:
     return None
 
 
-def _message(told: models.ErrorBody | None, key: str) -> str:
-    if told is None:
+def _message(body: models.ErrorBody | None, key: str) -> str:
+    if body is None:
         return ""
-    message = told.error if isinstance(told.error, str) else told.error.message
-    if told.details and told.details.form_errors:
-        message = f"{message}: {'; '.join(told.details.form_errors)}"
+    message = body.error if isinstance(body.error, str) else body.error.message
+    if body.details and body.details.form_errors:
+        message = f"{message}: {'; '.join(body.details.form_errors)}"
     return redact(message, key)[:MAX_MESSAGE]
 
 
@@ -280,24 +288,18 @@ def _field_errors(told: dict[str, list[str]], key: str) -> dict[str, list[str]] 
     } or None
 
 
-def _failure(error: Exception, timeout: float, *, answered: bool) -> errors.Failed:
-    """Return the exception that stands for what httpx or the socket raised; its text is never passed on."""
+def _failure(error: TransportError, timeout: float, *, head_received: bool) -> errors.Failed:
+    """Return the exception for a transport's error; the error's text is never passed on."""
     failed: errors.Failed
-    if isinstance(error, httpx.TimeoutException | TimeoutError):
+    if isinstance(error, Timeout):
         failed = errors.TimedOut(f"The upstream did not answer within {timeout:g} s; try again later.")
-    elif answered or _unreadable(error):
-        failed = _broken()
+    elif head_received or isinstance(error, InvalidResponse):
+        failed = _unreadable()
     else:
         failed = errors.Unavailable("The upstream cannot be reached; try again later.")
-    failed.reached = not isinstance(error, _NEVER_SENT)
+    failed.reached = error.sent
     return failed
 
 
-def _unreadable(error: Exception) -> bool:
-    """Tell an answer that is no HTTP from a connection that was closed without one, which may be tried again."""
-    closed = str(error).startswith("Server disconnected")  # httpcore has one class for both
-    return isinstance(error, httpx.DecodingError | httpx.RemoteProtocolError) and not closed
-
-
-def _broken() -> errors.BadAnswer:
+def _unreadable() -> errors.BadAnswer:
     return errors.BadAnswer("The upstream's answer broke off or could not be read; try again later.")

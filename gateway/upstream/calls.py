@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, TypeVar
 
 from gateway.upstream import errors
-from gateway.upstream.attempt import Reply, Wire, rejection, said
+from gateway.upstream.attempt import HttpClient, Response, error_for, summary
 from gateway.upstream.retry import may_retry
 from gateway.upstream.tenants import Bill, Tenant
 from gateway.upstream.transport.base import Request
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 class Path(NamedTuple):
-    """What each call takes: wire, clock, the calls an operation may spend, who remembers tenants, and who counts."""
+    """What each call takes: client, clock, the calls an operation may spend, who remembers tenants, and who counts."""
 
-    wire: Wire
+    http: HttpClient
     clock: Callable[[], float]
     budget: int
     keep: Callable[[Tenant], None]
@@ -54,7 +54,7 @@ class Call:
         self._tenant = tenant
         self._quota = tenant.quota
         self._request = request
-        self._reply: Reply | None = None
+        self._reply: Response | None = None
         self._answered = 0
         self._reserved = True
         """Whether an attempt is on the bill that was not sent."""
@@ -85,11 +85,11 @@ class Call:
         self._reply = reply
         self._answered = self._quota.answered()
         success = 200 <= reply.status < 300
-        if reply.proven or not success:
+        if reply.verified or not success:
             self._believe(reply, now)
         if success:
             return reply.body
-        error = rejection(reply, self._key)
+        error = error_for(reply, self._key)
         if isinstance(error, errors.RateLimited):
             error.retry_after = self._quota.refuse_for(now)
         raise error
@@ -106,12 +106,12 @@ class Call:
         try:
             decoded = decode(reply.body)
         except errors.Mismatch as error:
-            self._path.wire.distrust(reply.era, error)
+            self._path.http.report_mismatch(reply.generation, error)
             raise
         except errors.BadAnswer as error:
-            error.answer = said(reply, self._key)
+            error.answer = summary(reply, self._key)
             raise
-        if not reply.proven:
+        if not reply.verified:
             self._believe(reply, self._path.clock())
         return decoded
 
@@ -119,16 +119,16 @@ class Call:
     def _key(self) -> str:
         return self._request.headers["X-API-Key"]
 
-    def _believe(self, reply: Reply, now: float) -> None:
+    def _believe(self, reply: Response, now: float) -> None:
         """Take in what an answer tells of the tenant."""
         self._quota.learned(self._answered)
         self._quota.learn(reply.headers, status=reply.status, now=now, since=self._since)
         if reply.status != 401:
             self._path.keep(self._tenant)
 
-    async def _attempt(self) -> Reply:
+    async def _attempt(self) -> Response:
         try:
-            return await self._path.wire.attempt(self._request, self._sending)
+            return await self._path.http.attempt(self._request, self._sending)
         except errors.Failed as failure:
             if not failure.reached and not self._reserved:
                 self._bill.spent -= 1

@@ -18,7 +18,7 @@ import msgspec
 from gateway.observability.logging import log
 from gateway.settings import Settings
 from gateway.upstream import errors, models
-from gateway.upstream.attempt import Wire
+from gateway.upstream.attempt import HttpClient
 from gateway.upstream.calls import Call, Path
 from gateway.upstream.inflight import Arrival, Flight
 from gateway.upstream.paging import Size
@@ -37,7 +37,7 @@ Answer = models.Listing[Any] | Exception
 
 
 class Client:
-    """The one REST API of a gateway process: its wire and what is kept for each tenant.
+    """The one REST API of a gateway process: its connections and what is kept for each tenant.
 
     Args:
         settings: the upstream's address, timeouts and caps.
@@ -58,15 +58,15 @@ class Client:
         self.tenants = Tenants(settings.cache_bytes)
         self.update_method = "PUT"
         self._judged = False
-        wire = Wire(
+        http = HttpClient(
             settings.upstream_url,
             timeout=settings.upstream_timeout,
             connections=settings.upstream_connections,
-            patience=settings.deadline,
+            pool_timeout=settings.deadline,
             max_bytes=settings.max_upstream_bytes,
             transport=transport,
         )
-        self.path = Path(wire, clock, settings.max_rest_calls, self.tenants.keep, sent)
+        self.path = Path(http, clock, settings.max_rest_calls, self.tenants.keep, sent)
         self.remembers = bool(settings.cache_ttl or settings.stale_if_error)
         self.joins = settings.workers == 1 or bool(settings.redis_url)
         """Whether operations join each other's reads: a worker must know of the others' writes, or those are older."""
@@ -95,7 +95,7 @@ class Client:
             await asyncio.wait(self.background)
         if self.replicas:
             await self.replicas.aclose()
-        await self.path.wire.aclose()
+        await self.path.http.aclose()
 
     def watch(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
         """Keep a task that nobody may be waiting for."""

@@ -29,16 +29,16 @@ class RequestIds:
         self._misses = 0
         self._insists = False
 
-    def mark(self) -> str:
+    def next(self) -> str:
         """Return what makes the next attempt's id unique; its operation's id goes before it."""
         return f"gw{next(self._numbers):016x}"
 
-    def fits(self, mark: str, status: int, told: str | None) -> bool:
+    def fits(self, suffix: str, status: int, told: str | None) -> bool:
         """Return whether an answer that tells this request id, or none, may belong to the attempt of the mark.
 
         A proxy's own page, of an error without an id or of a 5xx, fits any attempt and proves nothing.
         """
-        if told and mark in told:
+        if told and suffix in told:
             self._row += 1
             if self._row >= self._enough:
                 self._insists, self._misses = True, 0

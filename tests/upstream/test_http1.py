@@ -5,12 +5,11 @@ import gzip
 import random
 from collections.abc import Mapping
 
-import httpx
 import pytest
 
-from gateway.upstream.transport.base import Request
+from gateway.upstream.transport.base import ConnectError, InvalidResponse, ReadTimeout, Request
 from gateway.upstream.transport.http1 import MAX_HEAD, Connection
-from gateway.upstream.transport.pool import IDLE, REST, Pool
+from gateway.upstream.transport.pool import IDLE_TIMEOUT, QUIET_PERIOD, Pool
 from tests.raw_upstream import answer, raw_upstream
 
 
@@ -26,7 +25,7 @@ class Clock(asyncio.SelectorEventLoop):
 LOOPS = {"clock": Clock}
 
 
-class Wires(asyncio.Transport):
+class Socket(asyncio.Transport):
     """Takes what is sent."""
 
     def __init__(self, unsent: int = 0) -> None:
@@ -54,19 +53,19 @@ class Taken:
         self.heads: list[tuple[int, Mapping[str, str]]] = []
         self.body = b""
 
-    def sending(self, era: int) -> None:
+    def on_send(self, generation: int) -> None:
         """Hear of it."""
 
-    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+    def on_head(self, status: int, headers: Mapping[str, str]) -> None:
         self.heads.append((status, headers))
 
-    def feed(self, chunk: bytes) -> None:
+    def on_data(self, chunk: bytes) -> None:
         self.body += chunk
 
 
-def opened(wires: Wires) -> Connection:
+def opened(socket: Socket) -> Connection:
     connection = Connection(asyncio.get_running_loop(), lambda _: None)
-    connection.connection_made(wires)
+    connection.connection_made(socket)
     return connection
 
 
@@ -89,7 +88,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("data", ANSWERS.values(), ids=ANSWERS)
 async def test_an_answer_may_come_in_single_bytes(data: bytes) -> None:
-    connection, taken = opened(Wires()), Taken()
+    connection, taken = opened(Socket()), Taken()
     done = connection.send(b"request", taken, 1)
 
     for at in range(len(data)):
@@ -104,12 +103,12 @@ async def test_an_answer_may_come_in_single_bytes(data: bytes) -> None:
 
 @pytest.mark.parametrize("status", ["099 Odd", "000 None", "101 Switching"])
 async def test_a_status_that_ends_no_request_is_refused(status: str) -> None:
-    connection, taken = opened(Wires()), Taken()
+    connection, taken = opened(Socket()), Taken()
     done = connection.send(b"", taken, 1)
 
     connection.data_received(answer(b"", status))
 
-    with pytest.raises(httpx.RemoteProtocolError):
+    with pytest.raises(InvalidResponse):
         await done
     assert not taken.heads
 
@@ -123,7 +122,7 @@ HEADS = {
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 @pytest.mark.parametrize("size", [2**20, 2**12])
 async def test_a_head_beyond_the_cap_is_refused_in_one_piece_and_in_many(head: bytes, size: int) -> None:
-    connection, taken = opened(Wires()), Taken()
+    connection, taken = opened(Socket()), Taken()
     data = answer().replace(b"\r\n", b"\r\n" + head, 1)
     done = connection.send(b"", taken, 1)
 
@@ -131,13 +130,13 @@ async def test_a_head_beyond_the_cap_is_refused_in_one_piece_and_in_many(head: b
         if not done.done():
             connection.data_received(data[at : at + size])
 
-    with pytest.raises(httpx.RemoteProtocolError):
+    with pytest.raises(InvalidResponse):
         await done
     assert not taken.heads
 
 
 async def test_a_body_beyond_the_cap_of_a_head_is_no_head() -> None:
-    connection, taken = opened(Wires()), Taken()
+    connection, taken = opened(Socket()), Taken()
     done = connection.send(b"", taken, 1)
 
     connection.data_received(answer(bytes(3 * MAX_HEAD)))
@@ -146,15 +145,15 @@ async def test_a_body_beyond_the_cap_of_a_head_is_no_head() -> None:
     assert len(taken.body) == 3 * MAX_HEAD
 
 
-@pytest.mark.parametrize("method", ["begin", "feed"])
-async def test_what_the_sink_raises_reaches_the_caller(method: str) -> None:
+@pytest.mark.parametrize("method", ["on_head", "on_data"])
+async def test_what_the_handler_raises_reaches_the_caller(method: str) -> None:
     def refuse(*_: object) -> None:
         raise refusal
 
     refusal = LookupError("mine")
-    wires, taken = Wires(), Taken()
+    socket, taken = Socket(), Taken()
     setattr(taken, method, refuse)
-    connection = opened(wires)
+    connection = opened(socket)
     done = connection.send(b"", taken, 1)
 
     connection.data_received(CHUNKED)
@@ -162,33 +161,33 @@ async def test_what_the_sink_raises_reaches_the_caller(method: str) -> None:
     with pytest.raises(LookupError) as caught:
         await done
     assert caught.value is refusal
-    assert wires.closed
+    assert socket.closed
 
 
 async def test_a_connection_with_unsent_bytes_is_not_used_again() -> None:
-    wires = Wires(unsent=1)
-    connection = opened(wires)
+    socket = Socket(unsent=1)
+    connection = opened(socket)
     done = connection.send(b"", Taken(), 1)
 
     connection.data_received(answer())
 
     await done
-    assert wires.closed
+    assert socket.closed
 
 
 async def test_nothing_is_sent_over_a_closed_connection() -> None:
-    wires = Wires()
-    connection = opened(wires)
+    socket = Socket()
+    connection = opened(socket)
 
     connection.eof_received()
 
-    with pytest.raises(httpx.ConnectError):
+    with pytest.raises(ConnectError):
         connection.send(b"", Taken(), 1)
-    assert not wires.sent
+    assert not socket.sent
 
 
 async def test_what_comes_for_a_call_that_was_given_up_is_not_missed_by_the_next() -> None:
-    connection, taken = opened(Wires()), Taken()
+    connection, taken = opened(Socket()), Taken()
     given_up = connection.send(b"", taken, 1)
 
     given_up.cancel()
@@ -198,7 +197,7 @@ async def test_what_comes_for_a_call_that_was_given_up_is_not_missed_by_the_next
 
 
 async def test_each_call_is_timed_out_in_its_own_time() -> None:
-    connections = [opened(Wires()) for _ in range(3)]
+    connections = [opened(Socket()) for _ in range(3)]
     calls = []
     for connection in connections:
         calls.append(connection.send(b"", Taken(), 10))
@@ -210,11 +209,11 @@ async def test_each_call_is_timed_out_in_its_own_time() -> None:
         await put_on(3)
 
     assert ended == [[False] * 3, [False] * 3, [True, False, False], [True, True, False]]
-    assert [type(call.exception()) for call in calls] == [httpx.ReadTimeout] * 3
+    assert [type(call.exception()) for call in calls] == [ReadTimeout] * 3
 
 
 async def test_the_time_of_one_call_does_not_end_the_next() -> None:
-    connection = opened(Wires())
+    connection = opened(Socket())
     connection.send(b"", Taken(), 10)
     connection.data_received(answer())
     await put_on(9)
@@ -225,41 +224,41 @@ async def test_the_time_of_one_call_does_not_end_the_next() -> None:
     await put_on(2)
 
     assert not still
-    assert isinstance(second.exception(), httpx.ReadTimeout)
+    assert isinstance(second.exception(), ReadTimeout)
 
 
 async def test_a_shorter_time_after_a_longer_one_counts() -> None:
-    connection = opened(Wires())
-    connection.expire(IDLE)
+    connection = opened(Socket())
+    connection.rest(IDLE_TIMEOUT)
 
     call = connection.send(b"", Taken(), 1)
     await put_on(2)
 
-    assert isinstance(call.exception(), httpx.ReadTimeout)
+    assert isinstance(call.exception(), ReadTimeout)
 
 
 async def test_an_idle_connection_is_kept_for_a_while_and_then_closed() -> None:
     async with raw_upstream() as upstream:
-        pool = Pool(upstream.url, timeout=10, connections=2, patience=5)
-        await pool.exchange(Request("GET", "/agents", {}), Taken())
-        await put_on(IDLE - 1)
-        await pool.exchange(Request("GET", "/agents", {}), Taken())
+        pool = Pool(upstream.url, timeout=10, connections=2, pool_timeout=5)
+        await pool.send(Request("GET", "/agents", {}), Taken())
+        await put_on(IDLE_TIMEOUT - 1)
+        await pool.send(Request("GET", "/agents", {}), Taken())
         kept = upstream.connections
 
-        await put_on(IDLE + 1)
+        await put_on(IDLE_TIMEOUT + 1)
         await upstream.left.wait()
 
-        await pool.exchange(Request("GET", "/agents", {}), Taken())
+        await pool.send(Request("GET", "/agents", {}), Taken())
         await pool.aclose()
     assert (kept, upstream.connections) == (1, 2)
 
 
 async def test_a_connection_rests_before_another_tenant_gets_it_but_not_before_its_own() -> None:
     async with raw_upstream() as upstream:
-        pool = Pool(upstream.url, timeout=10, connections=1, patience=5)
+        pool = Pool(upstream.url, timeout=10, connections=1, pool_timeout=5)
 
         def call(tenant: str) -> "asyncio.Task[None]":
-            return asyncio.create_task(pool.exchange(Request("GET", f"/{tenant}", {}, None, tenant), Taken()))
+            return asyncio.create_task(pool.send(Request("GET", f"/{tenant}", {}, None, tenant), Taken()))
 
         await call("a")
         others = [call("b"), call("c"), call("b")]
@@ -267,8 +266,8 @@ async def test_a_connection_rests_before_another_tenant_gets_it_but_not_before_i
         await call("a")
         before = list(upstream.calls)
         others[1].cancel()
-        await put_on(REST / 2)
-        await put_on(REST / 2)
+        await put_on(QUIET_PERIOD / 2)
+        await put_on(QUIET_PERIOD / 2)
         await others[0]
         await others[2]
 
@@ -280,9 +279,9 @@ async def test_a_connection_rests_before_another_tenant_gets_it_but_not_before_i
 
 async def test_a_place_that_falls_free_while_its_connection_rests_is_given_at_once() -> None:
     async with raw_upstream() as upstream:
-        pool = Pool(upstream.url, timeout=10, connections=1, patience=5)
-        await pool.exchange(Request("GET", "/agents", {}, None, "a"), Taken())
-        waiting = asyncio.create_task(pool.exchange(Request("GET", "/agents", {}, None, "b"), Taken()))
+        pool = Pool(upstream.url, timeout=10, connections=1, pool_timeout=5)
+        await pool.send(Request("GET", "/agents", {}, None, "a"), Taken())
+        waiting = asyncio.create_task(pool.send(Request("GET", "/agents", {}, None, "b"), Taken()))
         await put_on(0)
 
         upstream.push(b"x")
@@ -304,7 +303,7 @@ def mutated(draw: random.Random) -> bytes:
 async def test_a_connection_that_is_used_again_has_nothing_left_of_a_broken_answer(seed: int) -> None:
     draw, again = random.Random(seed), 0
     for _ in range(200):
-        connection, taken = opened(Wires()), Taken()
+        connection, taken = opened(Socket()), Taken()
         first = connection.send(b"", Taken(), 1)
         for part in (data := mutated(draw))[: (half := draw.randrange(len(data)))], data[half:]:
             connection.data_received(part)

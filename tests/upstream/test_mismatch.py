@@ -120,7 +120,7 @@ async def test_an_answer_to_another_read_is_an_error_and_nothing_of_it_is_kept(
     assert len(upstream.calls) == 2  # of which the second is not refused: no quota was believed
     assert again["errors"][0]["extensions"]["upstream"] == {"status": 500}
     (warning,) = [line for line in logs if line["log_level"] == "warning"]
-    assert warning["event"] == "answer_of_another_call"
+    assert warning["event"] == "mismatched_response"
     assert KEY not in str(logs)
     assert upstream.url not in str(logs)
 
@@ -258,12 +258,12 @@ async def test_an_upstream_that_repeats_request_ids_is_expected_to_go_on(upstrea
 def test_a_request_id_is_insisted_on_once_it_was_repeated_often_enough() -> None:
     ids = RequestIds()
     for _ in range(ENOUGH - 1):
-        mark = ids.mark()
+        mark = ids.next()
         assert ids.fits(mark, 200, f"r-{mark}")
     seldom = [ids.fits("m", 200, "theirs"), ids.fits("m", 200, None)]
 
     for _ in range(ENOUGH):
-        mark = ids.mark()
+        mark = ids.next()
         assert ids.fits(mark, 200, f"r-{mark}, theirs")
     often = [ids.fits("m", 200, "theirs"), ids.fits("m", 200, None), ids.fits("m", 404, "theirs")]
 
@@ -273,15 +273,15 @@ def test_a_request_id_is_insisted_on_once_it_was_repeated_often_enough() -> None
 def test_a_proxys_own_page_of_an_error_fits_and_proves_nothing() -> None:
     ids = RequestIds()
     for _ in range(ENOUGH):
-        mark = ids.mark()
-        assert ids.fits(ids.mark(), 503, "theirs")
-        assert ids.fits(ids.mark(), 403, None)
+        mark = ids.next()
+        assert ids.fits(ids.next(), 503, "theirs")
+        assert ids.fits(ids.next(), 403, None)
         assert ids.fits(mark, 200, mark)
 
-    assert ids.fits(ids.mark(), 502, None)
-    assert ids.fits(ids.mark(), 404, None)
-    assert not ids.fits(ids.mark(), 503, mark)
-    assert not ids.fits(ids.mark(), 200, None)
+    assert ids.fits(ids.next(), 502, None)
+    assert ids.fits(ids.next(), 404, None)
+    assert not ids.fits(ids.next(), 503, mark)
+    assert not ids.fits(ids.next(), 200, None)
 
 
 def test_an_upstream_that_stops_to_repeat_ids_is_believed_after_a_few_answers() -> None:
@@ -289,11 +289,11 @@ def test_an_upstream_that_stops_to_repeat_ids_is_believed_after_a_few_answers() 
 
     def repeat(times: int) -> None:
         for _ in range(times):
-            mark = ids.mark()
+            mark = ids.next()
             assert ids.fits(mark, 200, mark)
 
     def misses() -> list[bool]:
-        return [ids.fits(ids.mark(), 200, "theirs") for _ in range(MISSES + 1)]
+        return [ids.fits(ids.next(), 200, "theirs") for _ in range(MISSES + 1)]
 
     repeat(ENOUGH)
     assert misses() == [False] * MISSES + [True]
@@ -308,9 +308,9 @@ def test_a_few_faults_far_apart_do_not_end_the_insisting() -> None:
 
     for _ in range(3 * MISSES):
         for _ in range(ENOUGH):
-            mark = ids.mark()
+            mark = ids.next()
             assert ids.fits(mark, 200, mark)
-        assert not ids.fits(ids.mark(), 200, "theirs")
+        assert not ids.fits(ids.next(), 200, "theirs")
 
 
 TENANTS, ROUNDS = 8, 20

@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from gateway.upstream import errors
-from gateway.upstream.attempt import Wire, rejection
+from gateway.upstream.attempt import HttpClient, error_for
 from gateway.upstream.transport.base import Request, Transport
 from tests.raw_upstream import BOTH_LOOPS, RawUpstream, Then, answer, built_in, plain_httpx, raw_upstream
 
@@ -23,7 +23,7 @@ MAX_BYTES = 2**20
 BOMB = gzip.compress(bytes(32 * MAX_BYTES))
 
 
-Open = Callable[..., Wire]
+Open = Callable[..., HttpClient]
 
 
 @pytest.fixture(params=[built_in, plain_httpx], ids=["built-in", "httpx"])
@@ -34,20 +34,25 @@ def carry(request: pytest.FixtureRequest) -> Callable[..., Transport]:
 
 @pytest.fixture
 async def connect(carry: Callable[..., Transport]) -> AsyncIterator[Open]:
-    """Open wires that the test need not close."""
-    wires: list[Wire] = []
+    """Open clients that the test need not close."""
+    clients: list[HttpClient] = []
 
-    def open_wire(url: str, *, timeout: float = 5, connections: int = 2, ca: trustme.CA | None = None) -> Wire:
+    def open_client(url: str, *, timeout: float = 5, connections: int = 2, ca: trustme.CA | None = None) -> HttpClient:
         transport = carry(url, timeout, connections, ca)
-        wire = Wire(
-            url, timeout=timeout, connections=connections, patience=timeout, max_bytes=MAX_BYTES, transport=transport
+        client = HttpClient(
+            url,
+            timeout=timeout,
+            connections=connections,
+            pool_timeout=timeout,
+            max_bytes=MAX_BYTES,
+            transport=transport,
         )
-        wires.append(wire)
-        return wire
+        clients.append(client)
+        return client
 
-    yield open_wire
-    for wire in wires:
-        await wire.aclose()
+    yield open_client
+    for client in clients:
+        await client.aclose()
 
 
 @asynccontextmanager
@@ -75,10 +80,10 @@ async def upstream() -> AsyncIterator[RawUpstream]:
         yield opened
 
 
-async def fail(wire: Wire, method: str = "GET") -> tuple[type[Exception], bool]:
+async def fail(client: HttpClient, method: str = "GET") -> tuple[type[Exception], bool]:
     """The exception that an attempt ends with, and whether the upstream may have seen the call."""
     with pytest.raises(errors.Failed) as caught:
-        await wire.attempt(Request(method, "/agents", KEY))
+        await client.attempt(Request(method, "/agents", KEY))
     return type(caught.value), caught.value.reached
 
 
@@ -181,12 +186,12 @@ async def test_a_connection_that_nobody_accepts_counts_as_not_sent(connect: Open
 
 
 async def test_a_call_that_finds_no_free_connection_counts_as_not_sent(connect: Open, upstream: RawUpstream) -> None:
-    wire = connect(upstream.url, timeout=0.1, connections=1)
+    client = connect(upstream.url, timeout=0.1, connections=1)
     upstream.play((b"", "hang"))
-    first = asyncio.create_task(fail(wire))
+    first = asyncio.create_task(fail(client))
     await upstream.seen.wait()
 
-    second = await fail(wire)
+    second = await fail(client)
 
     assert second == (errors.TimedOut, False)
     assert await first == (errors.TimedOut, True)
@@ -217,10 +222,10 @@ async def test_a_certificate_for_another_host_is_refused(connect: Open) -> None:
 
 
 async def test_a_key_that_is_no_header_is_never_sent(connect: Open, upstream: RawUpstream) -> None:
-    wire = connect(upstream.url)
+    client = connect(upstream.url)
 
     with pytest.raises(errors.Failed) as caught:
-        await wire.attempt(Request("GET", "/agents", {"X-API-Key": "a\r\nX-Evil: b"}))
+        await client.attempt(Request("GET", "/agents", {"X-API-Key": "a\r\nX-Evil: b"}))
 
     assert not caught.value.reached
     assert upstream.requests == []
@@ -272,10 +277,10 @@ async def test_a_good_answer_is_read_whole_and_the_next_one_too(
     connect: Open, upstream: RawUpstream, data: bytes, then: Then, body: bytes
 ) -> None:
     upstream.play((data, then), (answer(b"next"), "keep"))
-    wire = connect(upstream.url, connections=1)
+    client = connect(upstream.url, connections=1)
 
-    first = await wire.attempt(Request("GET", "/agents?page=1&search=a%2Fb", KEY))
-    second = await wire.attempt(Request("GET", "/agents", KEY))
+    first = await client.attempt(Request("GET", "/agents?page=1&search=a%2Fb", KEY))
+    second = await client.attempt(Request("GET", "/agents", KEY))
 
     assert (first.body, second.body) == (body, b"next")
     assert upstream.requests[0].startswith(b"GET /agents?page=1&search=a%2Fb HTTP/1.1\r\n")
@@ -283,10 +288,10 @@ async def test_a_good_answer_is_read_whole_and_the_next_one_too(
 
 async def test_a_bomb_costs_no_more_memory_than_the_cap_allows(connect: Open, upstream: RawUpstream) -> None:
     upstream.play((answer(BOMB, "200 OK", "Content-Encoding: gzip"), "keep"))
-    wire = connect(upstream.url)
+    client = connect(upstream.url)
     tracemalloc.start()
 
-    failure = await fail(wire)
+    failure = await fail(client)
 
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -308,12 +313,12 @@ async def test_what_follows_a_packed_body_is_refused(connect: Open, upstream: Ra
 async def test_a_redirect_is_not_followed_and_a_cookie_not_kept(connect: Open, upstream: RawUpstream) -> None:
     moved = answer(b"", "302 Found", f"Location: {upstream.url}/elsewhere", "Set-Cookie: a=b; Path=/")
     upstream.play((moved, "keep"), (answer(), "keep"))
-    wire = connect(upstream.url)
+    client = connect(upstream.url)
 
-    reply = await wire.attempt(Request("GET", "/agents", KEY))
-    await wire.attempt(Request("GET", "/numbers", KEY))
+    reply = await client.attempt(Request("GET", "/agents", KEY))
+    await client.attempt(Request("GET", "/numbers", KEY))
 
-    assert isinstance(rejection(reply), errors.BadAnswer)
+    assert isinstance(error_for(reply), errors.BadAnswer)
     assert [request.split(b" ")[1] for request in upstream.requests] == [b"/agents", b"/numbers"]
     assert b"cookie" not in b"".join(upstream.requests).lower()
 
@@ -332,9 +337,9 @@ async def test_headers_are_found_in_lower_case_and_odd_ones_missed(connect: Open
 
 
 async def test_a_body_is_sent_as_json_with_nothing_of_the_environment(connect: Open, upstream: RawUpstream) -> None:
-    wire = connect(upstream.url)
+    client = connect(upstream.url)
 
-    await wire.attempt(Request("POST", "/numbers", KEY, b'{"a": 1}'))
+    await client.attempt(Request("POST", "/numbers", KEY, b'{"a": 1}'))
 
     head, _, body = upstream.requests[0].partition(b"\r\n\r\n")
     sent = dict(line.split(b": ") for line in head.lower().split(b"\r\n")[1:])
@@ -352,45 +357,45 @@ async def test_a_body_is_sent_as_json_with_nothing_of_the_environment(connect: O
 
 async def test_a_call_given_up_leaves_the_connections_usable(connect: Open, upstream: RawUpstream) -> None:
     upstream.play((b"", "hang"), (answer(), "keep"))
-    wire = connect(upstream.url)
-    call = asyncio.create_task(wire.attempt(Request("GET", "/agents", KEY)))
+    client = connect(upstream.url)
+    call = asyncio.create_task(client.attempt(Request("GET", "/agents", KEY)))
     await upstream.seen.wait()
 
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
 
-    assert (await wire.attempt(Request("GET", "/agents", KEY))).status == 200
+    assert (await client.attempt(Request("GET", "/agents", KEY))).status == 200
 
 
 async def test_a_call_given_up_in_its_body_frees_its_place(connect: Open, upstream: RawUpstream) -> None:
     upstream.play((LONG, "hang"), (answer(), "keep"))
-    wire = connect(upstream.url, timeout=0.1, connections=1)
+    client = connect(upstream.url, timeout=0.1, connections=1)
 
-    failure = await fail(wire)
+    failure = await fail(client)
 
     assert failure == (errors.TimedOut, True)
-    assert (await wire.attempt(Request("GET", "/agents", KEY))).status == 200
+    assert (await client.attempt(Request("GET", "/agents", KEY))).status == 200
 
 
 async def test_a_call_given_up_in_its_body_closes_its_connection(connect: Open, upstream: RawUpstream) -> None:
     upstream.play((LONG, "hang"), (answer(), "keep"))
-    wire = connect(upstream.url, connections=1)
-    call = asyncio.create_task(wire.attempt(Request("GET", "/agents", KEY)))
+    client = connect(upstream.url, connections=1)
+    call = asyncio.create_task(client.attempt(Request("GET", "/agents", KEY)))
     await upstream.seen.wait()
 
     call.cancel()
     await asyncio.wait([call])
 
     await upstream.left.wait()
-    assert (await wire.attempt(Request("GET", "/agents", KEY))).body == b"{}"
+    assert (await client.attempt(Request("GET", "/agents", KEY))).body == b"{}"
 
 
 async def test_calls_come_back_with_their_own_answers_over_few_connections(connect: Open) -> None:
     async with echoing() as (url, connections):
-        wire = connect(url, connections=4)
+        client = connect(url, connections=4)
 
-        replies = await asyncio.gather(*(wire.attempt(Request("GET", f"/agents/{i}", KEY)) for i in range(200)))
+        replies = await asyncio.gather(*(client.attempt(Request("GET", f"/agents/{i}", KEY)) for i in range(200)))
 
     assert [reply.body for reply in replies] == [f"/agents/{i}".encode() for i in range(200)]
     assert len(connections) <= 4

@@ -15,8 +15,8 @@ import pytest
 from gateway.app import create_app
 from gateway.settings import load
 from gateway.upstream import errors
-from gateway.upstream.attempt import MAX_MESSAGE, Reply, rejection
-from gateway.upstream.transport.pool import with_authorities
+from gateway.upstream.attempt import MAX_MESSAGE, Response, error_for
+from gateway.upstream.transport.tls import add_missing_authorities
 from tests.harness import capture_logs, errors_of, spent
 from tests.raw_upstream import answer, raw_upstream
 
@@ -26,13 +26,13 @@ ASSIGN = 'mutation { assignPhoneNumber(input: {phoneNumber: "+4930123456", agent
 Ask = Callable[[str], Awaitable[dict[str, Any]]]
 ALONE = """
 import asyncio, sys, httpx
-from gateway.upstream.attempt import Wire
+from gateway.upstream.attempt import HttpClient
 from gateway.upstream.transport.base import Request
 async def main():
     for transport in (None, httpx.AsyncHTTPTransport()):
-        wire = Wire(sys.argv[1], timeout=5, connections=1, patience=5, max_bytes=99, transport=transport)
-        print((await wire.attempt(Request("GET", "/agents", {}))).status)
-        await wire.aclose()
+        client = HttpClient(sys.argv[1], timeout=5, connections=1, pool_timeout=5, max_bytes=99, transport=transport)
+        print((await client.attempt(Request("GET", "/agents", {}))).status)
+        await client.aclose()
 asyncio.run(main())
 """
 
@@ -143,8 +143,8 @@ def test_a_system_without_certificates_gets_certifis(tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     with capture_logs() as logs:
-        with_authorities(context, str(tmp_path))
-        with_authorities(context, None)
+        add_missing_authorities(context, str(tmp_path))
+        add_missing_authorities(context, None)
 
     assert context.cert_store_stats()["x509_ca"] > 50
     assert [line["event"] for line in logs] == ["no_system_certificates"]
@@ -155,7 +155,7 @@ def test_a_directory_of_certificates_is_believed(tmp_path: Path) -> None:
     (tmp_path / "5ad8a5d6.0").touch()
 
     with capture_logs() as logs:
-        with_authorities(context, str(tmp_path))
+        add_missing_authorities(context, str(tmp_path))
 
     assert context.cert_store_stats()["x509_ca"] == 0
     assert logs == []
@@ -184,7 +184,7 @@ STATUSES: list[tuple[int, bytes, type[errors.UpstreamError], str]] = [
 def test_a_status_becomes_its_exception(
     status: int, body: bytes, kind: type[errors.UpstreamError], message: str
 ) -> None:
-    error = rejection(Reply(status, {"x-request-id": "r" * 200}, body))
+    error = error_for(Response(status, {"x-request-id": "r" * 200}, body))
 
     assert (type(error), str(error)) == (kind, message)
     assert error.answer
@@ -192,8 +192,8 @@ def test_a_status_becomes_its_exception(
 
 
 def test_a_rejection_tells_the_code_and_the_fields_of_the_upstream() -> None:
-    nested = rejection(Reply(404, {}, NESTED))
-    flat = rejection(Reply(400, {}, FLAT))
+    nested = error_for(Response(404, {}, NESTED))
+    flat = error_for(Response(400, {}, FLAT))
 
     assert nested.answer == errors.Answer(404, "NOT_FOUND", None)
     assert (nested.field_errors, flat.field_errors) == (None, {"name": ["too long"]})

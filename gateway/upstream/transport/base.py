@@ -1,11 +1,20 @@
-"""What carries the bytes of an attempt: the built-in `pool`, or any `httpx.AsyncBaseTransport` plugged in here.
+"""The contract of a transport, which sends one HTTP request and receives its response, and its errors.
 
-`wire` calls `exchange`; whatever goes wrong on the way leaves as one of httpx's exceptions. Neither follows redirects,
-keeps cookies, unpacks bodies, sends again what may have arrived, or reads proxies from the environment.
+TransportError
+├── ConnectError          no connection to the server or the proxy; nothing was sent
+├── InvalidRequest        the target or a header cannot be written as HTTP; nothing was sent
+├── Timeout
+│   ├── ConnectTimeout        no connection in time; nothing was sent
+│   └── ReadTimeout           the response was not complete in time
+├── ConnectionClosed      by the server, after the request was sent
+└── InvalidResponse       the response is not HTTP, or its head is too large
+
+`sent` tells whether the server may have seen the request. A transport follows no redirects, keeps no cookies, decodes
+no bodies, sends no request again that may have been received, and reads no proxies from the environment.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 USER_AGENT = "omnia-graphql-gateway"
 
@@ -18,37 +27,78 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     body: bytes | None = None
     tenant: str = ""
-    """Whose it is: a connection that the same tenant used last is preferred."""
+    """Owner of the API key; a connection that the same tenant used last is preferred."""
 
 
-class Sink(Protocol):
-    """Takes an answer as it arrives."""
+class ResponseHandler(Protocol):
+    """Receives a response in parts; an exception that it raises ends the attempt and reaches the caller."""
 
-    def sending(self, era: int) -> None:
+    def on_send(self, generation: int) -> None:
         """Called just before the request is written; from here on it may count against the quota.
 
-        `era` names the connections that are open now, for `Transport.drop`.
+        `generation` names the connections that are open now, for `Transport.close_generation`.
         """
 
-    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+    def on_head(self, status: int, headers: Mapping[str, str]) -> None:
         """Take status and headers; names are looked up in lower case."""
 
-    def feed(self, chunk: bytes) -> None:
-        """Take a piece of the body; what it raises ends the exchange."""
+    def on_data(self, data: bytes) -> None:
+        """Take a part of the body."""
 
 
 class Transport(Protocol):
-    """Carries one attempt at a time to the REST API, many at once."""
+    """Sends requests to the REST API, many at once."""
 
-    async def exchange(self, request: Request, sink: Sink) -> None:
-        """Send a request and hand its answer to the sink.
+    async def send(self, request: Request, handler: ResponseHandler) -> None:
+        """Send a request and pass its response to the handler.
 
         Raises:
-            httpx.HTTPError: no complete answer came back; the class tells how far it got.
+            TransportError: no complete response was received.
         """
 
-    def drop(self, era: int) -> int:
-        """Close the connections that were open in this era, whatever is under way on them; return how many."""
+    def close_generation(self, generation: int) -> int:
+        """Close the connections of this generation, requests under way included; return how many."""
 
     async def aclose(self) -> None:
         """Close every connection."""
+
+
+class TransportError(Exception):
+    """No complete response was received."""
+
+    sent: ClassVar[bool] = True
+    """Whether the server may have seen the request."""
+
+
+class ConnectError(TransportError):
+    """No connection."""
+
+    sent = False
+
+
+class InvalidRequest(TransportError):
+    """The request cannot be written as HTTP."""
+
+    sent = False
+
+
+class Timeout(TransportError):
+    """Too late."""
+
+
+class ConnectTimeout(Timeout):
+    """No connection in time."""
+
+    sent = False
+
+
+class ReadTimeout(Timeout):
+    """No complete response in time."""
+
+
+class ConnectionClosed(TransportError):
+    """The server closed the connection before the response was complete."""
+
+
+class InvalidResponse(TransportError):
+    """The response cannot be read as HTTP."""

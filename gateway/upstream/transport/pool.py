@@ -1,133 +1,138 @@
-"""The built-in transport: the connections to the REST API, who may use one, and since when.
+"""The built-in transport: a pool of HTTP/1.1 connections to one host.
 
-HTTP/1.1 with keep-alive, over TLS with the certificate always verified; no redirects, cookies,
-proxies, unpacking or second tries. It is code of our own, on asyncio's transports and uvicorn's parser, because an
-operation makes up to a hundred calls and a client library spends most of a call on what the gateway does not use. CPU
-microseconds of a GET of 1 KB through the whole `Wire` (Python 3.11, uvloop), 1 / 20 in flight: this 21 / 17 (TLS
-40 / 24), aiohttp 77 / 67 (TLS 113 / 97), pyreqwest 107 / 44 (TLS 122 / 41), httpx's own 614 / 1,652 (TLS 689 / 1,417).
-pyreqwest besides ran threads, kept 0.5 MiB for each connection, and went on with calls that had been given up.
+Connections are kept alive; TLS certificates are always verified. It is own code, on asyncio's transports and uvicorn's
+parser, because one operation makes up to a hundred calls and an HTTP library spends most of a call on features that the
+gateway does not use. CPU microseconds of a GET of 1 KB through `HttpClient` (Python 3.11, uvloop), 1 / 20 in flight:
+this 21 / 17 (TLS 40 / 24), aiohttp 77 / 67 (TLS 113 / 97), pyreqwest 107 / 44 (TLS 122 / 41), httpx's own 614 / 1,652
+(TLS 689 / 1,417). pyreqwest also ran threads, kept 0.5 MiB for each connection, and continued cancelled calls.
 """
 
 import asyncio
 import socket
-import ssl
 from collections import deque
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
-import certifi
-import httpx
 from aiohappyeyeballs import start_connection
 
-from gateway.observability.logging import log
-from gateway.upstream.transport.base import USER_AGENT, Request, Sink
+from gateway.upstream.transport.base import (
+    USER_AGENT,
+    ConnectError,
+    ConnectTimeout,
+    InvalidRequest,
+    Request,
+    ResponseHandler,
+)
 from gateway.upstream.transport.http1 import Connection
+from gateway.upstream.transport.tls import tls_context
 
-IDLE = 30.0
+IDLE_TIMEOUT = 30.0
 """Seconds for which an idle connection is kept."""
 
-REST = 0.005
-"""Seconds of silence after which a connection may be used for another tenant: an answer that came twice is there."""
+QUIET_PERIOD = 0.005
+"""Seconds of silence after which another tenant may use a connection: a second response to the same request, which a
+faulty proxy sends, has arrived by then."""
 
-STAGGER = 0.25
+NEXT_ADDRESS_DELAY = 0.25
 """Seconds after which a host's next address is tried beside the first (RFC 8305, section 5); uvloop would wait."""
-
-_PORTS = {"http": 80, "https": 443}
 
 
 class _Waiting(NamedTuple):
-    """A call that waits for a place, which comes with a connection of its tenant or without one."""
+    """A request that waits for a slot; it gets an idle connection with it, or None to open one."""
 
     tenant: str
-    place: "asyncio.Future[Connection | None]"
+    slot: "asyncio.Future[Connection | None]"
 
 
 class Pool:
-    """Connections to one host and a queue for the places among them.
+    """Connections to one host, and a queue of requests that wait for one.
 
-    A call takes the idle connection that its tenant used last, else a free place for a new one, else the connection of
-    another tenant that has been silent longest, and for REST seconds at least: should an answer come twice, the second
-    one finds nobody waiting, or its own tenant. A place is taken before connecting and given back with the connection.
-    All of it runs in one event loop.
+    A request takes the idle connection that its tenant used last; else it opens one if a slot is free; else it takes
+    the connection of another tenant that has been silent longest, and for QUIET_PERIOD at least. So if a request is
+    answered twice, the second response finds no request under way, or one of the same tenant. A slot is taken before
+    connecting and released with the connection. A pool belongs to one event loop.
 
     Args:
         base_url: the API's base; targets are appended to its path.
         timeout: seconds for one attempt, half of it for connecting.
-        connections: connections at the most.
-        patience: seconds for which an attempt waits for a place, before it begins.
-        certificates: PEM of authorities that are trusted besides the system's.
+        connections: maximum number of connections.
+        pool_timeout: seconds for which an attempt waits for a slot, before it begins.
+        certificates: PEM of certificate authorities that are trusted in addition to the system's.
     """
 
     def __init__(
-        self, base_url: str, *, timeout: float, connections: int, patience: float, certificates: bytes | None = None
+        self, base_url: str, *, timeout: float, connections: int, pool_timeout: float, certificates: bytes | None = None
     ) -> None:
-        url = httpx.URL(base_url)
-        self._host = url.raw_host.decode("ascii")
-        self._port = url.port or _PORTS[url.scheme]
-        self._tls = _tls(certificates) if url.scheme == "https" else None
-        self._path = url.raw_path.decode("ascii").rstrip("/")
-        self._head = [f"Host: {url.netloc.decode('ascii')}", f"User-Agent: {USER_AGENT}"]
+        url = urlsplit(base_url)
+        encrypted = url.scheme == "https"
+        self._host = url.hostname or ""
+        self._port = url.port or (443 if encrypted else 80)
+        self._tls = tls_context(certificates) if encrypted else None
+        self._path = url.path.rstrip("/")
+        named = f"[{self._host}]" if ":" in self._host else self._host
+        default_port = url.port in {None, 443 if encrypted else 80}
+        self._head = [f"Host: {named if default_port else f'{named}:{url.port}'}", f"User-Agent: {USER_AGENT}"]
         self._timeout = timeout
-        self._patience = patience
+        self._pool_timeout = pool_timeout
         self._free = connections
         self._queue: deque[_Waiting] = deque()
-        self._idle: dict[Connection, float] = {}
-        """The idle connections, the one silent longest first, and since when each is."""
+        self._idle: dict[Connection, None] = {}
+        """The idle connections, the one silent longest first."""
         self._idle_of: dict[str, dict[Connection, None]] = {}
-        """The same by the tenant who used each last."""
-        self._rest: asyncio.TimerHandle | None = None
-        self._era = 0
+        """The same by the tenant that used each last."""
+        self._wake_up: asyncio.TimerHandle | None = None
+        self._generation = 0
         self._all: set[Connection] = set()
         self._connecting: set[asyncio.Timeout] = set()
         self._closed = False
 
-    async def exchange(self, request: Request, sink: Sink) -> None:
-        """Send a request and hand its answer to the sink; given up, its connection is closed at once."""
-        data, left = self._serialise(request), self._timeout
-        connection = self._choose(request.tenant)
+    async def send(self, request: Request, handler: ResponseHandler) -> None:
+        """Send a request and pass its response to the handler; if cancelled, its connection is closed."""
+        data, timeout = self._serialise(request), self._timeout
+        connection = self._take_connection(request.tenant)
         if connection is None:
-            connection = await self._take(request.tenant)
+            connection = await self._take_slot(request.tenant)
             clock = asyncio.get_running_loop().time
-            deadline = clock() + self._timeout
+            deadline = clock() + timeout
             try:
                 if connection is None or not connection.open:
                     connection = await self._connect()
             except BaseException:
-                self._give(connection)
+                self._release(connection)
                 raise
-            left = deadline - clock()
+            timeout = deadline - clock()
         connection.tenant = request.tenant
         try:
-            sink.sending(self._era)
-            await connection.send(data, sink, left)
+            handler.on_send(self._generation)
+            await connection.send(data, handler, timeout)
         finally:
-            self._give(connection)
+            self._release(connection)
 
-    def drop(self, era: int) -> int:
-        """Close the connections that were open in this era, whatever is under way on them; return how many."""
-        if era != self._era:
-            return 0  # that was done
-        self._era += 1
+    def close_generation(self, generation: int) -> int:
+        """Close the connections of this generation, requests under way included; return how many."""
+        if generation != self._generation:
+            return 0  # they are closed already
+        self._generation += 1
         connections = list(self._all)
         for connection in connections:
             connection.abort()
         return len(connections)
 
     async def aclose(self) -> None:
-        """Close every connection, and end what is under way."""
+        """Close every connection; requests under way fail."""
         self._closed = True
         for limit in self._connecting:
-            with suppress(RuntimeError):  # it is running out as it is
+            with suppress(RuntimeError):  # it has just timed out
                 limit.reschedule(0)
-        for _, place in self._queue:
-            if not place.done():
-                place.set_exception(_closed())
-        lost = [connection.lost for connection in self._all]
+        for _, slot in self._queue:
+            if not slot.done():
+                slot.set_exception(_closed())
+        closed = [connection.closed for connection in self._all]
         for connection in list(self._all):
             connection.abort()
-        if lost:
-            await asyncio.wait(lost)
+        if closed:
+            await asyncio.wait(closed)
 
     def _serialise(self, request: Request) -> bytes:
         method, target, headers, body, _ = request
@@ -138,103 +143,104 @@ class Pool:
         lines += ("", "")
         # whatever breaks a line is not printable
         if " " in target or not "".join(lines).isprintable():
-            raise httpx.LocalProtocolError("The target or a header cannot be sent.")
+            raise InvalidRequest("The target or a header cannot be sent.")
         try:
             head = "\r\n".join(lines).encode("latin-1")
         except UnicodeEncodeError as error:
-            raise httpx.LocalProtocolError("The target or a header cannot be sent.") from error
+            raise InvalidRequest("The target or a header cannot be sent.") from error
         return head if body is None else head + body
 
-    def _choose(self, tenant: str) -> Connection | None:
-        """Take an idle connection; None where a new one should be opened, or waited for.
+    def _take_connection(self, tenant: str) -> Connection | None:
+        """Take an idle connection; None if the request must open one or wait.
 
-        One that has something to read was not asked for it, or has ended: it is closed.
+        A connection with unread input has ended, or has received a response that no request is waiting for; it is
+        closed.
         """
         while own := self._idle_of.get(tenant):
             connection = next(reversed(own))
-            self._take_idle(connection)
-            if connection.silent:
+            self._remove_idle(connection)
+            if not connection.has_unread_input:
                 return connection
             connection.abort()
             self._free += 1
         if self._free or not self._idle:
             return None
-        connection, since = next(iter(self._idle.items()))
-        if asyncio.get_running_loop().time() - since < REST:
+        connection = next(iter(self._idle))
+        if not connection.idle_for(QUIET_PERIOD):
             return None
-        self._take_idle(connection)
-        if connection.silent:
+        self._remove_idle(connection)
+        if not connection.has_unread_input:
             return connection
         connection.abort()
         self._free += 1
         return None
 
-    def _take_idle(self, connection: Connection) -> None:
+    def _remove_idle(self, connection: Connection) -> None:
         del self._idle[connection]
         own = self._idle_of[connection.tenant]
         del own[connection]
         if not own:
             del self._idle_of[connection.tenant]
 
-    async def _take(self, tenant: str) -> Connection | None:
-        """Take a place, first come, first served: with a connection that fell idle, or to open one."""
+    async def _take_slot(self, tenant: str) -> Connection | None:
+        """Take a slot, first come, first served: with a connection that became idle, or to open one."""
         if self._free:
             self._free -= 1
             return None
-        place: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(tenant, place))
-        if not self._rest:
-            self._serve()
-        limit = asyncio.get_running_loop().call_later(self._patience, _deny, place)
+        loop = asyncio.get_running_loop()
+        slot: asyncio.Future[Connection | None] = loop.create_future()
+        self._queue.append(_Waiting(tenant, slot))
+        if not self._wake_up:
+            self._serve_queue()
+        limit = loop.call_later(self._pool_timeout, _time_out, slot)
         try:
-            return await place
+            return await slot
         except asyncio.CancelledError:
-            if not place.cancelled() and not place.exception():
-                self._give(place.result())  # it came in the very moment
+            if not slot.cancelled() and not slot.exception():
+                self._release(slot.result())  # it was granted at the same moment
             raise
         finally:
             limit.cancel()
 
-    def _give(self, connection: Connection | None) -> None:
-        """Give a place back, with its connection if that can be used again, or to whoever waits for one."""
+    def _release(self, connection: Connection | None) -> None:
+        """Release a slot, with its connection if that can be used again; serve the queue."""
         if connection is not None and not connection.reusable:
             connection.abort()
             connection = None
-        if connection is not None:
-            connection.expire(IDLE)
-        if connection is not None:
-            self._idle[connection] = asyncio.get_running_loop().time()
-            self._idle_of.setdefault(connection.tenant, {})[connection] = None
-        else:
+        if connection is None:
             self._free += 1
-        if self._queue and (not self._rest or connection is None or connection.tenant == self._queue[0].tenant):
-            self._serve()  # or when the connection that rests has done so
+        else:
+            connection.rest(IDLE_TIMEOUT)
+            self._idle[connection] = None
+            self._idle_of.setdefault(connection.tenant, {})[connection] = None
+        if self._queue and (not self._wake_up or connection is None or connection.tenant == self._queue[0].tenant):
+            self._serve_queue()  # else it is served at the end of a quiet period
 
-    def _serve(self) -> None:
-        """Give places to those who wait, first come, first served, as far as there are any."""
+    def _serve_queue(self) -> None:
+        """Grant slots to waiting requests, first come, first served, as far as there are any."""
         while self._queue:
             waiting = self._queue[0]
-            if not waiting.place.done():
-                connection = self._choose(waiting.tenant)
+            if not waiting.slot.done():
+                connection = self._take_connection(waiting.tenant)
                 if connection is None and not self._free:
                     break
                 self._free -= connection is None
-                waiting.place.set_result(connection)
+                waiting.slot.set_result(connection)
             self._queue.popleft()
-        if self._queue and self._idle and not self._rest:
-            rested = next(iter(self._idle.values())) + REST
-            self._rest = asyncio.get_running_loop().call_at(rested, self._wake)
+        if self._queue and self._idle and not self._wake_up:
+            quiet_at = next(iter(self._idle)).idle_since + QUIET_PERIOD
+            self._wake_up = asyncio.get_running_loop().call_at(quiet_at, self._on_quiet)
 
-    def _wake(self) -> None:
-        self._rest = None
-        self._serve()
+    def _on_quiet(self) -> None:
+        self._wake_up = None
+        self._serve_queue()
 
-    def _drop(self, connection: Connection) -> None:
-        """Forget an idle connection that has closed; any other one gives its place back itself."""
+    def _on_close(self, connection: Connection) -> None:
+        """Forget an idle connection that has closed; `_release` handles any other one."""
         if connection in self._idle:
-            self._take_idle(connection)
+            self._remove_idle(connection)
             self._free += 1
-            self._serve()
+            self._serve_queue()
 
     async def _connect(self) -> Connection:
         if self._closed:
@@ -246,45 +252,26 @@ class Pool:
             async with limit:
                 addresses = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop, self._drop),
-                    sock=await start_connection(addresses, happy_eyeballs_delay=STAGGER),
+                    lambda: Connection(loop, self._on_close),
+                    sock=await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_DELAY),
                     ssl=self._tls,
                     server_hostname=self._host if self._tls else None,
                 )
         except TimeoutError as error:
-            raise httpx.ConnectTimeout("No connection in time.") from error
-        except (OSError, RuntimeError, UnicodeError) as error:  # no address, nobody there, or not the host of that name
-            raise httpx.ConnectError("No connection.") from error
+            raise ConnectTimeout("No connection in time.") from error
+        except (OSError, RuntimeError, UnicodeError) as error:  # no address, refused, or a certificate of another host
+            raise ConnectError("No connection.") from error
         finally:
             self._connecting.discard(limit)
         self._all.add(connection)
-        connection.lost.add_done_callback(lambda _: self._all.discard(connection))
+        connection.closed.add_done_callback(lambda _: self._all.discard(connection))
         return connection
 
 
-def _closed() -> httpx.ConnectError:
-    return httpx.ConnectError("The transport is closed.")
+def _closed() -> ConnectError:
+    return ConnectError("The transport is closed.")
 
 
-def _deny(place: "asyncio.Future[Connection | None]") -> None:
-    with suppress(asyncio.InvalidStateError):  # it was given, or given up, a moment ago
-        place.set_exception(httpx.PoolTimeout("No connection became free in time."))
-
-
-def _tls(certificates: bytes | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    with_authorities(context, ssl.get_default_verify_paths().capath)
-    if certificates:
-        context.load_verify_locations(cadata=certificates.decode("ascii"))
-    return context
-
-
-def with_authorities(context: ssl.SSLContext, directory: str | None) -> None:
-    """Let a context that has found no certificate authorities of the system (a slim image) trust certifi's.
-
-    SSL_CERT_FILE and SSL_CERT_DIR say where the system's are; those of a directory are read when they are needed.
-    """
-    if not context.cert_store_stats()["x509_ca"] and not any(Path(directory or "/nowhere").glob("*.[0-9]")):
-        log.warning("no_system_certificates", instead="certifi")
-        context.load_verify_locations(certifi.where())
+def _time_out(slot: "asyncio.Future[Connection | None]") -> None:
+    with suppress(asyncio.InvalidStateError):  # it was granted or cancelled at the same moment
+        slot.set_exception(ConnectTimeout("No connection became free in time."))
