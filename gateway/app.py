@@ -1,10 +1,7 @@
-"""The composition root: every room put together into one ASGI application.
-
-`cli` serves what `create_app` returns; tests call it with a transport, a clock and settings of their own.
-Nothing else in the gateway builds a client or an engine.
-"""
+"""Builds the gateway as one ASGI application."""
 
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -12,17 +9,18 @@ from contextlib import asynccontextmanager
 import httpx
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from gateway import graphiql
 from gateway.execution.engine import Engine
 from gateway.execution.limits import Limits
 from gateway.http.endpoint import Endpoint
-from gateway.http.middleware import Dispatcher, failed, refused, secured
+from gateway.http.middleware import AllowedHosts, RequestLogging, SecurityHeaders, error_response
 from gateway.http.persisted_documents import Documents, read_manifest
 from gateway.observability.metrics import Metrics
 from gateway.settings import Settings
@@ -39,26 +37,32 @@ def create_app(
 ) -> Starlette:
     """Build the gateway, to be served or mounted in another application.
 
-    A mounted application's lifespan does not run by itself. Without it everything works, but at the end connections to
-    the REST API and Redis are not closed; `async with gateway.router.lifespan_context(gateway)` in the lifespan of the
-    application around it does that.
+    Starlette does not run the lifespan of a mounted application. Without it everything works, but connections to the
+    REST API and Redis are not closed at the end; enter `gateway.router.lifespan_context(gateway)` in the lifespan of
+    the application around it to close them.
 
     Args:
-        settings: everything that can be set.
-        transport: stands in for the network to the REST API.
+        settings: all settings.
+        transport: sends the REST calls instead of the built-in transport.
         clock: unix seconds.
-        graphiql_preset: what GraphiQL starts with; its own is for any workspace.
+        graphiql_preset: what GraphiQL starts with; the default fits any workspace.
         routes: served beside the gateway's own.
     """
     metrics = Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
     client = Client(settings, transport, clock, metrics.rest_calls.inc)
-
-    directory = graphiql.static_dir()
+    engine = Engine(Limits.of(settings), introspection=settings.introspection, compiled=settings.compiled)
+    trusted = read_manifest(settings.trusted_documents) if settings.trusted_documents else {}
+    documents = Documents(engine, trusted=trusted, only=settings.trusted_only, shared=client.replicas)
+    _watch(metrics, engine, client)
+    bundle = graphiql.static_dir()
 
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
-        cdn = not directory and b"cdn=1" in scope["query_string"].split(b"&")
-        answer = graphiql.page(graphiql_preset, cdn=cdn)
-        await HTMLResponse(answer.html, headers=answer.headers)(scope, receive, secured(scope, send))
+        cdn = not bundle and b"cdn=1" in scope["query_string"].split(b"&")
+        built = graphiql.page(graphiql_preset, cdn=cdn)
+        await HTMLResponse(built.html, headers=built.headers)(scope, receive, send)
+
+    async def show_metrics(_: Request) -> Response:
+        return Response(metrics.text(), media_type="text/plain; version=1.0.0; charset=utf-8")
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -66,67 +70,58 @@ def create_app(
         yield
         await client.aclose()
 
-    engine = Engine(Limits.of(settings), introspection=settings.introspection, compiled=settings.compiled)
-    trusted = read_manifest(settings.trusted_documents) if settings.trusted_documents else {}
-    documents = Documents(engine, trusted=trusted, only=settings.trusted_only, shared=client.replicas)
-    metrics.watch("gateway_selections_compiled", "Selections run compiled.", lambda: engine.counts.compiled)
-    metrics.watch("gateway_selections_stock", "Selections left to graphql-core.", lambda: engine.counts.fallen_back)
-    replicas = client.replicas
-    http = client.path.http
-    metrics.watch("gateway_mismatched_answers", "Answers of the upstream to another call.", lambda: http.mismatches)
-    metrics.watch("gateway_redis_failures", "Redis commands failed.", lambda: replicas.failures if replicas else 0)
-    endpoint = Endpoint(settings, engine, documents, client, metrics, page if settings.graphiql else None)
-    graphql = _shared(endpoint, settings)
-
-    async def show_metrics(_: Request) -> Response:
-        return Response(metrics.text(), media_type="text/plain; version=1.0.0; charset=utf-8")
-
-    own: list[BaseRoute] = [Route("/healthz", _healthz), Route("/metrics", show_metrics)]
-    if settings.graphiql and directory:
-        own.append(Mount("/graphiql", graphiql.assets(directory)))
-    app = _Application(
-        routes=[*own, *routes], lifespan=lifespan, exception_handlers={HTTPException: _refused, Exception: _failed}
+    endpoint = Endpoint(settings, engine, documents, client, page if settings.graphiql else None)
+    own: list[BaseRoute] = [
+        Route("/graphql", endpoint, middleware=_cors(settings)),
+        Route("/healthz", _healthz),
+        Route("/metrics", show_metrics),
+    ]
+    if settings.graphiql and bundle:
+        own.append(Mount("/graphiql", graphiql.assets(bundle)))
+    middleware = [Middleware(SecurityHeaders), Middleware(RequestLogging, metrics)]
+    if "*" not in settings.hosts:
+        middleware.append(Middleware(AllowedHosts, settings.hosts))
+    app = Starlette(
+        routes=[*own, *routes],
+        middleware=middleware,
+        exception_handlers={HTTPException: _http_error},
+        lifespan=lifespan,
     )
-    app.open(graphql, "/graphql", settings.hosts)
-    app.router.redirect_slashes = False  # its target is built from the Host header, which is the caller's
+    app.router.redirect_slashes = False  # the redirect's target would be built from the client's Host header
+    for route in app.routes:
+        if isinstance(route, Route | Mount):  # `$` also matches before a newline at the end of the path
+            route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")
     return app
 
 
-class _Application(Starlette):
-    """Starlette, with the dispatcher in front of its own middleware: GraphQL needs none of it."""
-
-    def open(self, graphql: ASGIApp, path: str, hosts: Sequence[str]) -> None:
-        """Serve GraphQL at this path, to requests that name one of these hosts."""
-        self._dispatch = Dispatcher(super().__call__, graphql, path, hosts)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        await self._dispatch(scope, receive, send)
+def _watch(metrics: Metrics, engine: Engine, client: Client) -> None:
+    http, replicas = client.path.http, client.replicas
+    metrics.watch("gateway_selections_compiled", "Selections run compiled.", lambda: engine.counts.compiled)
+    metrics.watch("gateway_selections_stock", "Selections left to graphql-core.", lambda: engine.counts.fallen_back)
+    metrics.watch("gateway_mismatched_answers", "Responses of the REST API to another call.", lambda: http.mismatches)
+    metrics.watch("gateway_redis_failures", "Redis commands failed.", lambda: replicas.failures if replicas else 0)
 
 
-def _shared(endpoint: ASGIApp, settings: Settings) -> ASGIApp:
-    """Let the pages of other origins call the endpoint, where the settings name some."""
+def _cors(settings: Settings) -> list[Middleware]:
+    """Allow pages of the origins in the settings to call the endpoint."""
     if not settings.origins:
-        return endpoint
-    return CORSMiddleware(
-        endpoint,
+        return []
+    cors = Middleware(
+        CORSMiddleware,
         allow_origins=settings.origins,
         allow_methods=["GET", "POST"],
-        allow_headers=["*"],  # those of these origins only; never with credentials: the key is a header, not a cookie
+        allow_headers=["*"],  # never with credentials: the API key is a header, not a cookie
         expose_headers=["X-Request-Id"],
         max_age=7200,
     )
+    return [cors]
 
 
-async def _refused(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)  # noqa: S101 - Starlette's signature says less than it does
-    response = refused(error.status_code, f"{error.detail}. GraphQL is served at /graphql.")
+async def _http_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - Starlette's signature is wider
+    response = error_response(error.status_code, f"{error.detail}. GraphQL is served at /graphql.")
     response.headers.update(error.headers or {})
     return response
-
-
-async def _failed(_: Request, __: Exception) -> JSONResponse:
-    return failed()
 
 
 async def _healthz(_: Request) -> PlainTextResponse:

@@ -1,51 +1,68 @@
-"""GraphQL over HTTP: one request in, one answer out, with the status and media type that fit.
+"""The GraphQL endpoint: parses a request, prepares its document, executes it, responds.
 
-An ASGI application that `app` puts at `/graphql`. `request` reads, `execution` prepares and runs, and here the
-answer is written, the bill added and one line logged. A browser gets GraphiQL. What is wrong with a request
-itself is a `RequestError` of any room below. Facts: the GraphQL-over-HTTP draft, whose audits the tests run.
+Facts: the GraphQL-over-HTTP draft, whose audits the tests run.
 """
 
 import asyncio
 import contextlib
-import time
 from typing import Any, NamedTuple
 
-import msgspec
-from graphql import ExecutionResult, OperationDefinitionNode
+from msgspec import Struct
+from msgspec.structs import asdict
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.execution.documents import Document
 from gateway.execution.engine import Engine, is_mutation
-from gateway.execution.errors import INTERNAL, Formatted, RequestError, field_errors, request_error
+from gateway.execution.errors import INTERNAL, RequestError, field_errors, request_error
 from gateway.execution.response import ResponseSize, ResponseTooLarge, encode
-from gateway.http.compression import compress
-from gateway.http.disconnect import Caller, Disconnected
-from gateway.http.middleware import SECURITY
+from gateway.http.compression import MIN_SIZE, compress
+from gateway.http.disconnect import CancelOnDisconnect, Disconnected
+from gateway.http.middleware import RequestRecord
 from gateway.http.negotiation import GRAPHQL, HTML, JSON, negotiate
 from gateway.http.persisted_documents import Documents
 from gateway.http.request import (
     METHODS,
     Batch,
-    Fields,
     GraphQLRequest,
-    Reader,
+    Headers,
+    RequestParser,
     api_key,
     header_fields,
     needs_preflight,
 )
-from gateway.observability.logging import log, operation_done, secret
-from gateway.observability.logging import request_id as new_request_id
-from gateway.observability.metrics import Metrics
+from gateway.observability.logging import log, secret
 from gateway.schema.context import Context
 from gateway.settings import Settings
 from gateway.upstream.client import Client, Session
 from gateway.upstream.errors import ErrorCode
 
 _CONTENT_TYPES = {name: (b"content-type", f"{name}; charset=utf-8".encode()) for name in (JSON, GRAPHQL)}
-_CLOSING = {408, 413}  # what is left of such a body is not worth reading
+_OFFERS = (JSON, GRAPHQL)
+_OFFERS_WITH_HTML = (*_OFFERS, HTML)
+_VARY = (b"vary", b"Accept, Accept-Encoding")
+_CLOSING = {408, 413}  # the rest of such a body is not read
 
 
-class _Outcome(NamedTuple):
-    """What one operation came to: status, body, and the methods of a 405."""
+class _Request(Struct):
+    """One GraphQL request over HTTP; a batch has several operations."""
+
+    method: str
+    headers: Headers
+    media_type: str | None
+    """Of the response; None if the client accepts none that is offered."""
+    record: RequestRecord
+    size: ResponseSize
+    api_key: str = ""
+
+    @property
+    def refusal_status(self) -> int:
+        """Status of a well-formed request that GraphQL refuses: 400, but 200 to clients of `application/json`."""
+        return 400 if self.media_type == GRAPHQL else 200
+
+
+class _Result(NamedTuple):
+    """The result of one operation: HTTP status, response object, and the allowed methods of a 405."""
 
     status: int
     body: dict[str, Any]
@@ -53,249 +70,182 @@ class _Outcome(NamedTuple):
 
 
 class Endpoint:
-    """The GraphQL endpoint.
+    """The GraphQL endpoint, an ASGI application inside `RequestLogging`.
 
     Args:
-        settings: caps, and the key for callers that send none.
+        settings: limits, and the key for clients that send none.
         engine: executes documents.
-        documents: finds and prepares what a request means.
+        documents: finds and prepares documents.
         client: the REST API.
-        metrics: counts.
-        graphiql: answers a browser; None where GraphiQL is switched off.
+        graphiql: serves the page to browsers; None if GraphiQL is switched off.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        engine: Engine,
-        documents: Documents,
-        client: Client,
-        metrics: Metrics,
-        graphiql: ASGIApp | None,
+        self, settings: Settings, engine: Engine, documents: Documents, client: Client, graphiql: ASGIApp | None
     ) -> None:
         self._fallback_key = settings.upstream_api_key
-        self._reader = Reader(
+        self._parser = RequestParser(
             max_bytes=settings.max_body_bytes, max_batch=settings.max_batch, timeout=settings.body_timeout
         )
         self._max_bytes = settings.max_response_bytes
         self._engine = engine
         self._documents = documents
         self._client = client
-        self._metrics = metrics
         self._graphiql = graphiql
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or stop working on it when its caller leaves."""
-        fields, method = header_fields(scope["headers"]), scope["method"]
-        browsable = self._graphiql is not None and method in {"GET", "HEAD"}
-        media_type = negotiate(fields.get(b"accept", b""), html=browsable)
-        if self._graphiql is not None and media_type == HTML:
+        """Respond to one request; stop if its client disconnects."""
+        headers, method = header_fields(scope["headers"]), scope["method"]
+        offers = _OFFERS_WITH_HTML if self._graphiql and method in {"GET", "HEAD"} else _OFFERS
+        media_type = negotiate(headers.get(b"accept", b""), offers)
+        if self._graphiql and media_type == HTML:
             await self._graphiql(scope, receive, send)
-        elif method == "OPTIONS":
-            await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", METHODS.encode())]})
-            await send({"type": "http.response.body"})
-        else:
-            exchange = _Exchange(method, fields, media_type, self._metrics, ResponseSize(self._max_bytes))
-            try:
-                await self._handle(exchange, scope, receive)
-            except Disconnected:
-                exchange.finish(499)
-            else:
-                await exchange.send(send)
-
-    async def _handle(self, exchange: "_Exchange", scope: Scope, receive: Receive) -> None:
-        """Bring one request to its answer, whatever comes of it."""
+            return
+        if method == "OPTIONS":
+            await Response(status_code=204, headers={"Allow": METHODS})(scope, receive, send)
+            return
+        record: RequestRecord = scope["gateway.record"]
+        record.graphql = True
+        request = _Request(method, headers, media_type, record, ResponseSize(self._max_bytes))
         try:
-            _check_accept(exchange.media_type)
-            key = api_key(exchange.fields, self._fallback_key)
-            secret.set(key)
-            request = await self._reader.read(scope, exchange.fields, receive)
-            with Caller(receive):
-                # one session for a whole batch: its operations share one budget and one deadline
-                exchange.session = await self._client.session(key, exchange.request_id, fresh=exchange.fresh)
-                if isinstance(request, list):
-                    await self._run_batch(exchange, exchange.session, request)
-                else:
-                    exchange.answer(await self._run(exchange, exchange.session, request))
+            operations = await self._parse(request, scope, receive)
+            with CancelOnDisconnect(receive):
+                results = await self._run_all(request, operations)
         except RequestError as error:
-            exchange.answer(exchange.refusal(error))
+            results = _refused(request, error)
         except Disconnected:
-            raise
-        except Exception as error:  # noqa: BLE001 - the last line of defence: nothing internal reaches a caller
-            exchange.answer(exchange.failure(error))
+            return
+        await self._respond(request, results, send)
 
-    async def _run_batch(self, exchange: "_Exchange", session: Session, requests: Batch) -> None:
-        outcomes = await asyncio.gather(*(self._run(exchange, session, request) for request in requests))
-        exchange.described = {"type": "batch", "name": None, "operations": len(outcomes)}
-        exchange.answer_batch(outcomes)
+    async def _parse(self, request: _Request, scope: Scope, receive: Receive) -> GraphQLRequest | Batch:
+        """Read API key and operations."""
+        if request.media_type is None:
+            raise RequestError(ErrorCode.BAD_REQUEST, f"Accept must allow {GRAPHQL} or {JSON}.", status=406)
+        request.api_key = api_key(request.headers, self._fallback_key)
+        secret.set(request.api_key)
+        return await self._parser.parse(scope, request.headers, receive)
 
-    async def _run(self, exchange: "_Exchange", session: Session, request: GraphQLRequest | RequestError) -> _Outcome:
-        """Run one operation; what is wrong with it is its own outcome, and no other's."""
-        if isinstance(request, RequestError):
-            return exchange.refusal(request)
+    async def _run_all(self, request: _Request, operations: GraphQLRequest | Batch) -> _Result | list[_Result]:
+        """Prepare and execute each operation; those of a batch share one session, so one budget and one deadline."""
+        fresh = b"no-cache" in request.headers.get(b"cache-control", b"").lower()
+        session = await self._client.session(request.api_key, request.record.request_id, fresh=fresh)
+        request.record.session = session
+        if isinstance(operations, GraphQLRequest):
+            return await self._run(request, session, operations)
+        request.record.type, request.record.operations = "batch", len(operations)
+        return await asyncio.gather(*(self._run(request, session, operation) for operation in operations))
+
+    async def _run(self, request: _Request, session: Session, operation: GraphQLRequest | RequestError) -> _Result:
+        """Prepare and execute one operation; its failure does not affect the others of a batch."""
+        if isinstance(operation, RequestError):
+            return _refused(request, operation)
         try:
-            document = await self._documents.prepare(request, session.tenant)
-            node = document.operation(request.operation_name)
-            exchange.describe(node)
-            _check_method(exchange, node)
-            result = await self._engine.execute(
-                document, request.operation_name, request.variables, Context(session), exchange.size
-            )
-            return exchange.result(result)
+            document = await self._prepare(request, session, operation)
+            return await self._execute(request, session, document, operation)
         except RequestError as error:
-            return exchange.refusal(error)
+            return _refused(request, error)
         except ResponseTooLarge as error:
-            return exchange.too_large(error)
-        except Exception as error:  # noqa: BLE001 - one operation of a batch must not take the others with it
-            return exchange.failure(error)
+            return _too_large(error)
+        except Exception as error:  # noqa: BLE001 - nothing internal is shown to a client
+            log.error("request_failed", request_id=request.record.request_id, exc_info=error)
+            problem = request_error(INTERNAL, ErrorCode.INTERNAL_SERVER_ERROR)
+            return _Result(500, {"errors": [problem]})
 
+    async def _prepare(self, request: _Request, session: Session, operation: GraphQLRequest) -> Document:
+        """Find, check and compile the document; check that the HTTP method may execute the operation."""
+        document = await self._documents.prepare(operation, session.tenant)
+        node = document.operation(operation.operation_name)
+        if request.record.operations is None:
+            request.record.type = node.operation.value
+            request.record.name = node.name.value if node.name else None
+        if request.method != "POST":
+            if is_mutation(node):
+                raise RequestError(
+                    ErrorCode.BAD_REQUEST, "A mutation must be sent with POST.", status=405, allow="POST"
+                )
+            if not needs_preflight(request.headers):
+                problem = (
+                    "GET requests need a header that browsers preflight (CSRF protection): X-API-Key,"
+                    " GraphQL-Require-Preflight: 1, Apollo-Require-Preflight, X-Requested-With, or Content-Type:"
+                    " application/json."
+                )
+                raise RequestError(ErrorCode.BAD_REQUEST, problem, status=400)
+        return document
 
-def _check_accept(media_type: str | None) -> None:
-    if media_type is None:
-        raise RequestError(ErrorCode.BAD_REQUEST, f"Accept must allow {GRAPHQL} or {JSON}.", status=406)
-
-
-def _check_method(exchange: "_Exchange", node: OperationDefinitionNode) -> None:
-    """Refuse to write with a GET, and to execute one that any page of the web could have made a browser send."""
-    if exchange.method == "POST":
-        return
-    if is_mutation(node):
-        raise RequestError(ErrorCode.BAD_REQUEST, "A mutation must be sent with POST.", status=405, allow="POST")
-    if not needs_preflight(exchange.fields):
-        problem = (
-            "A GET could come from any page: send X-API-Key, or the header GraphQL-Require-Preflight: 1,"
-            " Apollo-Require-Preflight or X-Requested-With, or Content-Type: application/json."
+    async def _execute(
+        self, request: _Request, session: Session, document: Document, operation: GraphQLRequest
+    ) -> _Result:
+        """Execute the operation."""
+        result = await self._engine.execute(
+            document, operation.operation_name, operation.variables, Context(session), request.size
         )
-        raise RequestError(ErrorCode.BAD_REQUEST, problem, status=400)
-
-
-class _Exchange:
-    """One request, and its answer while it comes together."""
-
-    def __init__(
-        self, method: str, fields: Fields, media_type: str | None, metrics: Metrics, size: ResponseSize
-    ) -> None:
-        self.started = time.perf_counter()
-        self._metrics = metrics
-        self.method = method
-        self.fields = fields
-        self.media_type = media_type
-        self.size = size
-        self.request_id = new_request_id(fields.get(b"x-request-id", b"").decode("latin-1"))
-        self.session: Session | None = None
-        self.described: dict[str, Any] = {}
-        self._status = 200
-        self._allow: str | None = None
-        self._bodies: list[dict[str, Any]] = []
-        self._content = b""
-
-    @property
-    def fresh(self) -> bool:
-        """Whether the caller wants nothing that was remembered."""
-        return b"no-cache" in self.fields.get(b"cache-control", b"").lower()
-
-    def describe(self, node: OperationDefinitionNode) -> None:
-        """Note for the log what runs."""
-        self.described = {"type": node.operation.value, "name": node.name.value if node.name else None}
-
-    def result(self, result: ExecutionResult) -> _Outcome:
-        """Return the outcome of what was executed."""
-        errors = field_errors(result.errors or ())
+        if not result.errors:
+            return _Result(200, {"data": result.data})
+        errors = field_errors(result.errors)
         if result.data is None and not any("path" in error for error in errors):
-            return self._refusal(errors)  # nothing was executed: variables that do not fit
-        return _Outcome(200, {"data": result.data, "errors": errors} if errors else {"data": result.data})
+            return _Result(
+                request.refusal_status, {"errors": errors}
+            )  # variables that do not fit: nothing was executed
+        return _Result(200, {"data": result.data, "errors": errors})
 
-    def refusal(self, error: RequestError) -> _Outcome:
-        """Return the outcome of what was not."""
-        return self._refusal(error.errors, error.status, error.allow)
-
-    def too_large(self, error: ResponseTooLarge) -> _Outcome:
-        """Return the outcome of what was executed for nothing: the calls it spent are told."""
-        return _Outcome(200, {"data": None, "errors": [request_error(str(error), ErrorCode.OPERATION_TOO_LARGE)]})
-
-    def failure(self, error: Exception) -> _Outcome:
-        """Return the outcome where something of ours went wrong."""
-        log.error("request_failed", request_id=self.request_id, exc_info=error)
-        return self._refusal([request_error(INTERNAL, ErrorCode.INTERNAL_SERVER_ERROR)], 500)
-
-    def _refusal(self, errors: list[Formatted], status: int | None = None, allow: str | None = None) -> _Outcome:
-        # the draft: a well-formed request that GraphQL refuses is 400, but 200 to who knows only application/json
-        return _Outcome(status or (400 if self.media_type == GRAPHQL else 200), {"errors": errors}, allow)
-
-    def answer(self, outcome: _Outcome) -> None:
-        """Answer with one operation's outcome."""
-        self._status, body, self._allow = outcome
-        self._bodies = [body]
-        self._bill()
-        self._content = encode(body)
-        if len(self._content) > self.size.limit and body.get("data"):
-            self.answer(self.too_large(ResponseTooLarge(self.size.limit)))
-
-    def answer_batch(self, outcomes: list[_Outcome]) -> None:
-        """Answer with the outcomes of a batch, each of which stands for itself; the bill is the batch's."""
-        self._bodies = [outcome.body for outcome in outcomes]
-        self._bill()
-        self._content = encode(self._bodies)
-        if len(self._content) > self.size.limit and any(body.get("data") for body in self._bodies):
-            self.answer_batch([self.too_large(ResponseTooLarge(self.size.limit)) for _ in outcomes])
-
-    def _bill(self) -> None:
-        if self.session and (self.session.bill.touched or self.session.stale_age is not None):
-            quota = _quota(self.session)
-            for body in self._bodies:
-                if "data" in body:
-                    body["extensions"] = {"quota": quota}
-
-    async def send(self, send: Send) -> None:
-        """Write the answer and the log line."""
-        content, coding = await compress(self._content, self.fields.get(b"accept-encoding", b""))
+    async def _respond(self, request: _Request, results: _Result | list[_Result], send: Send) -> None:
+        """Encode, compress and send the response."""
+        content = _encode(request, results)
+        if len(content) > self._max_bytes and any(body.get("data") for body in _bodies(results)):
+            error = _too_large(ResponseTooLarge(self._max_bytes))
+            results = [error for _ in results] if isinstance(results, list) else error
+            content = _encode(request, results)
+        request.record.codes = [
+            str(error["extensions"]["code"]) for body in _bodies(results) for error in body.get("errors", ())
+        ]
+        coding = None
+        if len(content) >= MIN_SIZE:
+            content, coding = await compress(content, request.headers.get(b"accept-encoding", b""))
+        status, _, allow = (200, None, None) if isinstance(results, list) else results
         headers = [
-            _CONTENT_TYPES[GRAPHQL if self.media_type == GRAPHQL else JSON],
+            _CONTENT_TYPES[GRAPHQL if request.media_type == GRAPHQL else JSON],
             (b"content-length", b"%d" % len(content)),
-            (b"x-request-id", self.request_id.encode()),
-            *SECURITY,
+            _VARY,
         ]
         if coding:
             headers.append((b"content-encoding", coding.encode()))
-        if self._allow:
-            headers.append((b"allow", self._allow.encode()))
-        if self._status in _CLOSING:
+        if allow:
+            headers.append((b"allow", allow.encode()))
+        if status in _CLOSING:
             headers.append((b"connection", b"close"))
-        self.finish(self._status)
         with contextlib.suppress(OSError):  # by the ASGI specification: the client has disconnected
-            await send({"type": "http.response.start", "status": self._status, "headers": headers})
-            await send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else content})
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else content})
 
-    def finish(self, status: int) -> None:
-        """Leave the request's one line, once its REST calls have ended: a write may outlast its caller."""
-        seconds = time.perf_counter() - self.started
-        if self.session:
-            self.session.finish(lambda: self._log(status, seconds))
-        else:
-            self._log(status, seconds)
 
-    def _log(self, status: int, seconds: float) -> None:
-        codes = [str(error["extensions"]["code"]) for body in self._bodies for error in body.get("errors", ())]
-        session = self.session
-        self._metrics.count(self.described.get("type", "none"), status, seconds, codes, session and session.bill)
-        operation_done(
-            {
-                "request_id": self.request_id,
-                "tenant": session.tenant.name[:12] if session and session.has_key else None,
-                "method": self.method,
-                **self.described,
-                "status": status,
-                "codes": sorted(set(codes)),
-                "spent": session.bill.spent if session else 0,
-                "ms": round(seconds * 1000, 1),
-            }
-        )
+def _refused(request: _Request, error: RequestError) -> _Result:
+    return _Result(error.status or request.refusal_status, {"errors": error.errors}, error.allow)
+
+
+def _too_large(error: ResponseTooLarge) -> _Result:
+    """Return the result of an operation whose data is dropped; `data` is there because REST calls were spent."""
+    return _Result(200, {"data": None, "errors": [request_error(str(error), ErrorCode.OPERATION_TOO_LARGE)]})
+
+
+def _bodies(results: _Result | list[_Result]) -> list[dict[str, Any]]:
+    return [result.body for result in results] if isinstance(results, list) else [results.body]
+
+
+def _encode(request: _Request, results: _Result | list[_Result]) -> bytes:
+    """Return the JSON of the response, with `extensions.quota` if the operations used or saved REST calls."""
+    session = request.record.session
+    if session and (session.bill.touched or session.stale_age is not None):
+        quota = _quota(session)
+        for body in _bodies(results):
+            if "data" in body:
+                body["extensions"] = {"quota": quota}
+    return encode(_bodies(results) if isinstance(results, list) else results.body)
 
 
 def _quota(session: Session) -> dict[str, Any]:
-    """Return `extensions.quota`: what the operation spent and saved, and what the key has left."""
+    """Return `extensions.quota`: REST calls spent and saved, and what is left of the key's quota."""
     bill, state = session.bill, session.quota
-    quota: dict[str, Any] = {"spent": bill.spent, "saved": msgspec.structs.asdict(bill.saved)}
+    quota: dict[str, Any] = {"spent": bill.spent, "saved": asdict(bill.saved)}
     if state:
         quota |= {"limit": state.limit, "remaining": state.remaining, "resetAt": state.reset_at}
     if session.stale_age is not None:

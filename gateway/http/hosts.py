@@ -1,41 +1,41 @@
-"""Decides whether a request is meant for this gateway, by its Host header.
+"""Matches Host headers with host patterns.
 
-A page may have its name resolve to the gateway's address (DNS rebinding): the browser then takes the gateway for the
-page's own server, but sends the page's name. Patterns are those of Starlette's TrustedHostMiddleware; case, port and a
-trailing dot do not matter. Facts: RFC 9110 section 7.2; RFC 3986 section 3.2.2 for what a host may be.
+In DNS rebinding, a web page makes its own host name resolve to the gateway's address; the browser then takes the
+gateway for the page's server, but still sends the page's host name. Patterns are those of Starlette's
+TrustedHostMiddleware; case, port and a trailing dot do not matter. Facts: RFC 9110 section 7.2; RFC 3986 section 3.2.2.
 """
 
 import functools
 import ipaddress
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from starlette._utils import parse_host_header
 
 MAX_HOST: Final = 300
-"""Bytes of a Host header: 253 of a name, its port, and some to spare."""
+"""Bytes of a Host header: at most 253 of a name, the port, and a margin."""
 
 
 def host_check(patterns: Collection[str]) -> Callable[[bytes], bool]:
-    """Return what tells of a Host header whether one of the patterns names it.
+    """Return a function that tells whether a Host header matches one of the patterns.
 
     Args:
-        patterns: host names and addresses, `*.example.com` for all below a name, `*` for any.
+        patterns: host names and addresses, `*.example.com` for all hosts below a name.
     """
     names = {_normal(pattern) for pattern in patterns}
     suffixes = tuple(name[1:] for name in names if name.startswith("*."))
 
     @functools.lru_cache(maxsize=256)
-    def named(header: bytes) -> bool:
+    def allowed(header: bytes) -> bool:
         host = _host(header)
         return host is not None and (host in names or host.endswith(suffixes))
 
-    return lambda header: len(header) <= MAX_HOST and named(header)
+    return allowed
 
 
 def is_address(header: bytes) -> bool:
-    """Tell whether a Host header holds an IP address, which no page can have resolve to another."""
-    host = _host(header[:MAX_HOST])
+    """Tell whether a Host header holds an IP address, which DNS rebinding cannot make the browser send."""
+    host = _host(header)
     try:
         ipaddress.ip_address((host or "").strip("[]"))
     except ValueError:
@@ -43,14 +43,8 @@ def is_address(header: bytes) -> bool:
     return True
 
 
-def host_header(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return a request's Host header, empty if there is none or more than one."""
-    hosts = [value for name, value in headers if name == b"host"]
-    return hosts[0] if len(hosts) == 1 else b""
-
-
 def _host(header: bytes) -> str | None:
-    """Return the host of a Host header as patterns are written, None if there is none."""
+    """Return the host of a Host header as patterns are written, None if it is invalid."""
     parsed = parse_host_header(header.decode("latin-1"))
     return None if parsed is None else _normal(parsed.host)
 

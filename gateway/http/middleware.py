@@ -1,16 +1,21 @@
-"""Passes requests on by host and path, and adds the security headers and the request id to every response."""
+"""ASGI middleware: security headers, request ids, log line and metrics, allowed hosts."""
 
 import contextlib
-from collections.abc import Collection
-from typing import Final
+import time
+from collections.abc import Collection, Sequence
+from typing import Any, Final
 
+from msgspec import Struct, field
+from msgspec.structs import asdict
 from starlette._utils import get_route_path
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.execution.errors import INTERNAL, request_error
-from gateway.http.hosts import host_check, host_header, is_address
-from gateway.observability.logging import log, request_id, secret
+from gateway.http.hosts import MAX_HOST, host_check, is_address
+from gateway.observability.logging import MAX_NAME, log, request_id, secret
+from gateway.observability.metrics import Metrics
+from gateway.upstream.client import Session
 from gateway.upstream.errors import ErrorCode
 
 SECURITY: Final = (
@@ -18,101 +23,168 @@ SECURITY: Final = (
     (b"referrer-policy", b"no-referrer"),
     (b"vary", b"Accept, Accept-Encoding"),
     (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
 )
-"""On every answer that does not say otherwise."""
-
-FRAMES: Final = (b"x-frame-options", b"DENY")
-"""On HTML, for browsers that do not know `frame-ancestors`."""
-
 
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
-"""Say nothing of value and are asked by whatever name or address a load balancer has."""
-_MEASURES: Final = "/metrics"
-"""Prometheus asks each replica by its address, which no page can have resolve to another."""
-_NO_HOST: Final = "The Host header must be one of GATEWAY_ALLOWED_HOSTS, which the operator of this gateway sets."
+_METRICS: Final = "/metrics"
 
 
-class Dispatcher:
-    """Passes GraphQL on to its endpoint and everything else to Starlette, by the exact path below the root path.
+class SecurityHeaders:
+    """Adds the headers of `SECURITY` to each response that does not set them itself."""
 
-    In place of a stack of middleware, since each layer costs a small query time. No exception leaves it: the server, or
-    the application around it, might log it with local variables, and those hold API keys.
-
-    Args:
-        app: everything else.
-        graphql: the endpoint, which adds the security headers itself; but not to what CORS answers to a preflight.
-        path: where the endpoint is.
-        hosts: that a request may name; see `host_check`.
-    """
-
-    def __init__(self, app: ASGIApp, graphql: ASGIApp, path: str, hosts: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._graphql = graphql
-        self._path = path
-        self._named = None if "*" in hosts else host_check(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = message.get("headers", ())
+                names = dict(headers)
+                message["headers"] = [*headers, *[header for header in SECURITY if header[0] not in names]]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class RequestRecord(Struct):
+    """What the log and the metrics tell of one GraphQL request."""
+
+    request_id: str
+    method: str
+    started: float = field(default_factory=time.perf_counter)
+    status: int | None = None
+    graphql: bool = False
+    """Whether this is a GraphQL request; others are neither logged nor counted."""
+    session: Session | None = None
+    type: str | None = None
+    """`query`, `mutation` or `batch`."""
+    name: str | None = None
+    """Of the operation."""
+    operations: int | None = None
+    """Number of operations in a batch."""
+    codes: Sequence[str] = ()
+    """The code of each error."""
+
+
+class RequestLogging:
+    """Gives each request an id; logs and counts GraphQL requests; turns exceptions into responses.
+
+    `scope["gateway.record"]` is the request's `RequestRecord`. No exception leaves this middleware: a server or an
+    application around it might log it with local variables, which hold API keys.
+
+    Args:
+        app: the application.
+        metrics: the counters.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        given = dict(scope["headers"])
+        record = RequestRecord(request_id(given.get(b"x-request-id", b"")), scope["method"])
+        scope["gateway.record"] = record
+
+        async def send_logged(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = message.get("headers", ())
+                if record.graphql or b"x-request-id" not in dict(headers):
+                    message["headers"] = [*headers, (b"x-request-id", record.request_id.encode())]
+                self._finish(record, message["status"])
+            await send(message)
+
         try:
-            await self._pass_on(scope, receive, send)
-        except Exception as error:  # noqa: BLE001 - see above
-            secret.set(_header(scope, b"x-api-key") or secret.get())
-            log.error("request_failed", exc_info=error)
-            with contextlib.suppress(Exception):  # the response has begun, or nobody takes it
-                await failed()(scope, receive, secured(scope, send))
+            await self._app(scope, receive, send_logged)
+        except Exception as error:  # noqa: BLE001 - see the class
+            secret.set(given.get(b"x-api-key", b"").decode("latin-1") or secret.get())
+            log.error("request_failed", request_id=record.request_id, exc_info=error)
+            record.codes = [ErrorCode.INTERNAL_SERVER_ERROR.value]
+            response = error_response(500, INTERNAL, ErrorCode.INTERNAL_SERVER_ERROR)
+            with contextlib.suppress(Exception):  # the response has begun, or the client has disconnected
+                await response(scope, receive, send_logged)
+        self._finish(record, 499)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = get_route_path(scope)
-        if not self._serves(scope, path):
-            await refused(400, _NO_HOST)(scope, receive, secured(scope, send))
-        elif path == self._path:
-            await self._graphql(scope, receive, secured(scope, send) if scope["method"] == "OPTIONS" else send)
-        elif path.endswith("\n"):  # Starlette's patterns match before it
-            await refused(404, "Not Found.")(scope, receive, secured(scope, send))
+    def _finish(self, record: RequestRecord, status: int) -> None:
+        """Log and count a GraphQL request once all its REST calls have ended; writes continue after a disconnect."""
+        if record.status is not None:
+            return
+        record.status = status
+        if not record.graphql:
+            return
+        seconds = time.perf_counter() - record.started
+        if record.session:
+            record.session.finish(lambda: self._write(record, seconds))
         else:
-            await self._app(scope, receive, secured(scope, send))
+            self._write(record, seconds)
 
-    def _serves(self, scope: Scope, path: str) -> bool:
-        """Tell whether a request names a host of this gateway, or asks for what may be asked by any."""
-        if self._named is None or path in _PROBES:
-            return True
-        host = host_header(scope["headers"])
-        return self._named(host) or (path == _MEASURES and is_address(host))
-
-
-def refused(status: int, problem: str) -> JSONResponse:
-    """Return the response to a request that is not for GraphQL, or not for this gateway."""
-    return JSONResponse({"errors": [request_error(problem, ErrorCode.BAD_REQUEST)]}, status)
-
-
-def failed() -> JSONResponse:
-    """Return the response where something of ours went wrong."""
-    return JSONResponse({"errors": [request_error(INTERNAL, ErrorCode.INTERNAL_SERVER_ERROR)]}, 500)
-
-
-def secured(scope: Scope, send: Send) -> Send:
-    """Return a `send` that adds the headers an answer lacks."""
-
-    async def guarded(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = list(message.get("headers", ()))
-            present = {name.lower() for name, _ in headers}
-            html = any(name == b"content-type" and value.startswith(b"text/html") for name, value in headers)
-            lacking = (*_guards(scope), FRAMES) if html else _guards(scope)
-            headers += [(name, value) for name, value in lacking if name not in present]
-            message = {**message, "headers": headers}
-        await send(message)
-
-    return guarded
+    def _write(self, record: RequestRecord, seconds: float) -> None:
+        metrics, session = self._metrics, record.session
+        metrics.requests(record.type or "none", record.status).inc()
+        metrics.seconds.observe(seconds)
+        for code in record.codes:
+            metrics.errors(code).inc()
+        if session and session.bill.touched:
+            for how, calls in asdict(session.bill.saved).items():
+                saved = metrics.saved(how)
+                if calls:
+                    saved.inc(calls)
+        if metrics.shared:
+            metrics.update()
+        fields: dict[str, Any] = {
+            "request_id": record.request_id,
+            "tenant": session.tenant.name[:12] if session and session.has_key else None,
+            "method": record.method,
+            "type": record.type,
+            "name": record.name and record.name[:MAX_NAME],
+            "status": record.status,
+            "codes": sorted(set(record.codes)),
+            "spent": session.bill.spent if session else 0,
+            "ms": round(seconds * 1000, 1),
+        }
+        if record.operations is not None:
+            fields["operations"] = record.operations
+        log.info("operation", **fields)
 
 
-def _guards(scope: Scope) -> tuple[tuple[bytes, bytes], ...]:
-    """Return what every answer to this request carries: `SECURITY`, and the request id."""
-    return (*SECURITY, (b"x-request-id", request_id(_header(scope, b"x-request-id")).encode()))
+class AllowedHosts:
+    """Refuses requests whose Host header is not one of the allowed hosts.
+
+    Health checks are served under any host, metrics also under any IP address: load balancers and Prometheus use the
+    address of each replica, and DNS rebinding needs a name.
+
+    Args:
+        app: the application.
+        hosts: patterns, see `host_check`.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+        self._app = app
+        self._allowed = host_check(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        app = self._app
+        if scope["type"] == "http":
+            hosts = [value for name, value in scope["headers"] if name == b"host"]
+            host = hosts[0] if len(hosts) == 1 and len(hosts[0]) <= MAX_HOST else b""
+            if not self._allowed(host) and not _serves_any_host(get_route_path(scope), host):
+                problem = "The Host header is not one of GATEWAY_ALLOWED_HOSTS, which the operator sets."
+                app = error_response(400, problem)
+        await app(scope, receive, send)
 
 
-def _header(scope: Scope, wanted: bytes) -> str:
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), "")
+def _serves_any_host(path: str, host: bytes) -> bool:
+    return path in _PROBES or (path == _METRICS and is_address(host))
+
+
+def error_response(status: int, problem: str, code: ErrorCode = ErrorCode.BAD_REQUEST) -> JSONResponse:
+    """Return a response with one GraphQL error."""
+    return JSONResponse({"errors": [request_error(problem, code)]}, status)

@@ -1,75 +1,73 @@
 """Chooses media type and content coding by the client's Accept and Accept-Encoding.
 
-Facts: RFC 9110 sections 12.5.1 and 12.5.3; the GraphQL-over-HTTP draft, section 6.
+Facts: RFC 9110 sections 12.4.2, 12.5.1 and 12.5.3; the GraphQL-over-HTTP draft, section 6.
 """
 
 import functools
 import re
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
-GRAPHQL = "application/graphql-response+json"
-JSON = "application/json"
-HTML = "text/html"
+GRAPHQL: Final = "application/graphql-response+json"
+JSON: Final = "application/json"
+HTML: Final = "text/html"
 
-_REMEMBERED: Final = 256  # bytes: longer headers are nobody's, and would fill the memory of answers
-_QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 _CODINGS: Final = ("gzip", "zstd")
+_QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
 
-def negotiate(accept: bytes, *, html: bool) -> str | None:
-    """Return the media type to answer with, or None where none fits; HTML only where it is on offer.
+class _Preference(NamedTuple):
+    """One element of a header: a name in lower case, its q-value and its other parameters."""
 
-    JSON is for who does not say; between equals the newer type wins where it is named.
+    name: str
+    q: float
+    parameters: dict[str, str]
+
+
+def _preferences(header: bytes) -> Iterator[_Preference]:
+    """Yield the elements of a header; an invalid q-value is 0."""
+    for element in header.decode("latin-1").lower().split(","):
+        name, *pairs = (piece.strip() for piece in element.split(";"))
+        parameters = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
+        q = parameters.pop("q", "1")
+        if name:
+            yield _Preference(name, float(q) if _QUALITY.fullmatch(q) else 0.0, parameters)
+
+
+@functools.lru_cache(maxsize=64)
+def negotiate(accept: bytes, offers: tuple[str, ...]) -> str | None:
+    """Return the media type of the response, or None if the client accepts none of the offers.
+
+    The first offer is the default; between equal q-values `GRAPHQL` wins if the client names it. A media range with
+    another charset than UTF-8 matches nothing.
     """
-    return _negotiate(accept, html) if len(accept) <= _REMEMBERED else _negotiate.__wrapped__(accept, html)
-
-
-@functools.lru_cache(maxsize=256)
-def _negotiate(accept: bytes, html: bool) -> str | None:  # noqa: FBT001 - lru_cache is quicker without keywords
-    ranges = [_media_range(part) for part in (accept.decode("latin-1") or "*/*").split(",") if part.strip()]
-    best: tuple[float, int, int] = (0.0, 9, 9)  # above all that has q=0, which means: not this
+    ranges = list(_preferences(accept or b"*/*"))
+    best: tuple[float, int, int] = (0.0, 9, 9)  # above everything with q=0, which excludes a media type
     chosen = None
-    for offer in (JSON, GRAPHQL, HTML)[: 3 if html else 2]:
+    for offer in offers:
         kind = offer.split("/")[0]
-        fits = [(3, q) for name, q in ranges if name == offer]
-        fits += [(2, q) for name, q in ranges if name == f"{kind}/*"] + [(1, q) for name, q in ranges if name == "*/*"]
-        if fits:
-            specific, q = max(fits, key=lambda fit: fit[0])
+        matches = {offer: 3, f"{kind}/*": 2, "*/*": 1}
+        found = [(matches[name], _q(q, parameters)) for name, q, parameters in ranges if name in matches]
+        if found:
+            specific, q = max(found, key=lambda match: match[0])
             rank = (q, specific, 1 if offer == GRAPHQL and specific == 3 else 0)
             if rank > best:
                 best, chosen = rank, offer
     return chosen
 
 
-def _media_range(part: str) -> tuple[str, float]:
-    """Return the range and its q; one with another charset than UTF-8 fits nothing."""
-    name, *parameters = (piece.strip().lower() for piece in part.split(";"))
-    q = 1.0
-    for parameter in parameters:
-        key, _, value = parameter.partition("=")
-        if key == "q":
-            q = float(value) if _QUALITY.fullmatch(value) else 0.0
-        elif key == "charset" and value.strip('"') not in {"utf-8", "utf8"}:
-            return name, 0.0
-    return name, q
+def _q(q: float, parameters: dict[str, str]) -> float:
+    return q if parameters.get("charset", "utf-8").strip('"') in {"utf-8", "utf8"} else 0.0
 
 
+@functools.lru_cache(maxsize=64)
 def choose_coding(accept_encoding: bytes) -> str | None:
     """Return the content coding of the response, None for no coding.
 
-    Between equal q-values the one that the client names first, else gzip: clients on Node.js 20 name zstd, last, and
+    Between equal q-values the coding that the client names first, else gzip: clients on Node.js 20 name zstd, last, and
     cannot decode it.
     """
-    return _choose(accept_encoding) if len(accept_encoding) <= _REMEMBERED else None
-
-
-@functools.lru_cache(maxsize=256)
-def _choose(accept_encoding: bytes) -> str | None:
-    weights: dict[str, float] = {}
-    for part in accept_encoding.decode("latin-1").lower().split(","):
-        coding, _, parameter = (piece.strip() for piece in part.partition(";"))
-        weighted = _QUALITY.fullmatch(parameter.removeprefix("q="))
-        weights[coding.removeprefix("x-")] = float(weighted[0]) if weighted else 0.0 if parameter else 1.0
+    weights = {name.removeprefix("x-"): q for name, q, _ in _preferences(accept_encoding)}
     anything = weights.get("*", 0.0)
     named = [coding for coding in weights if coding in _CODINGS]
     coding = max([*named, *_CODINGS], key=lambda coding: weights.get(coding, anything))

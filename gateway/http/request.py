@@ -1,14 +1,13 @@
-"""Reads GraphQL requests off HTTP: media types, API key, body or query string.
+"""Parses GraphQL requests over HTTP: headers, API key, body or query string.
 
-`endpoint` calls it; nothing here executes anything. Whatever cannot be read is a `RequestError` with
-the HTTP status that says so. Facts: the GraphQL-over-HTTP draft, sections 4 to 6; RFC 9110 section 12.5.1
-for Accept and its q-values; the Fetch standard for what a browser sends without a preflight.
+Raises a `RequestError` with the HTTP status for requests that cannot be parsed. Facts: the GraphQL-over-HTTP draft,
+sections 4 to 6; the Fetch standard for requests that a browser sends without a preflight.
 """
 
 import asyncio
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -24,21 +23,22 @@ METHODS = "GET, HEAD, POST, OPTIONS"
 MAX_KEY = 256
 """Bytes of an API key."""
 MAX_QUERY_STRING = 16 * 1024
-"""Bytes of a GET's query string, as much as proxies commonly let through; a POST holds more."""
+"""Bytes of a GET's query string, the common limit of proxies."""
 MAX_FIELDS = 100
 """Fields of a query string."""
+MAX_CONTENT_TYPE = 256
+"""Bytes of a Content-Type."""
 
-_REMEMBERED = 256  # bytes: longer Accept and Content-Type headers are nobody's, and would fill the memory of answers
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z\-]+/[!#$%&'*+.^_`|~0-9a-z\-]+")
 _SIMPLE = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 _PREFLIGHT = (b"x-api-key", b"apollo-require-preflight", b"graphql-require-preflight", b"x-requested-with")
 
-Fields = dict[bytes, bytes]
-"""A request's header fields by their lower-case names, repeated ones joined by `, `."""
+Headers = dict[bytes, bytes]
+"""A request's headers by their lower-case names, repeated ones joined by `, `."""
 
 
 class GraphQLRequest(msgspec.Struct, rename="camel"):
-    """What a GraphQL request says; `variables` and `extensions` are JSON objects, empty texts count as absent."""
+    """The parameters of a GraphQL request; empty strings count as absent."""
 
     query: str | None = None
     operation_name: str | None = None
@@ -49,13 +49,13 @@ class GraphQLRequest(msgspec.Struct, rename="camel"):
     """Relay's name for `documentId`, which wins."""
 
     def __post_init__(self) -> None:
-        """Read what clients send in place of leaving it out."""
+        """Treat empty strings as absent."""
         self.operation_name = self.operation_name or None
         self.document_id = self.document_id or self.doc_id or None
 
 
 Batch = list[GraphQLRequest | RequestError]
-"""What a JSON array says, element by element."""
+"""The elements of a JSON array; an element that is not a request is the error."""
 
 
 _REQUEST = msgspec.json.Decoder(GraphQLRequest)
@@ -63,38 +63,38 @@ _REQUESTS = msgspec.json.Decoder(GraphQLRequest | list[msgspec.Raw])
 _OBJECT = msgspec.json.Decoder(dict[str, Any] | None)
 
 
-def header_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
-    """Return a request's header fields by name."""
-    fields: Fields = {}
-    for name, value in headers:
-        fields[name] = fields[name] + b", " + value if name in fields else value
+def header_fields(headers: Sequence[tuple[bytes, bytes]]) -> Headers:
+    """Return the headers of a request by name."""
+    fields = dict(headers)
+    if len(fields) < len(headers):
+        fields = {name: b", ".join(value for other, value in headers if other == name) for name in fields}
     return fields
 
 
-def needs_preflight(fields: Fields) -> bool:
-    """Tell whether no browser would let a foreign page send this request without asking first.
+def needs_preflight(headers: Headers) -> bool:
+    """Tell whether a browser sends this request for a page of another origin only after a CORS preflight.
 
-    A custom header or a content type that forms do not have needs the preflight. The one proof more: whoever
-    says `Sec-Fetch-Mode: cors`, which pages cannot forge, without an `Origin` is of this origin, or no browser.
+    A custom header, or a content type that HTML forms cannot send, needs the preflight. The exception: a request with
+    `Sec-Fetch-Mode: cors`, which pages cannot forge, and without `Origin` does not come from a page of another origin.
     """
-    if any(fields.get(name) for name in _PREFLIGHT):
+    if any(headers.get(name) for name in _PREFLIGHT):
         return True
-    media_type = fields.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+    media_type = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
     if media_type not in _SIMPLE and _TOKEN.fullmatch(media_type):
         return True
-    here = fields.get(b"sec-fetch-site", b"same-origin") == b"same-origin"
-    return fields.get(b"sec-fetch-mode") == b"cors" and b"origin" not in fields and here
+    same_origin = headers.get(b"sec-fetch-site", b"same-origin") == b"same-origin"
+    return headers.get(b"sec-fetch-mode") == b"cors" and b"origin" not in headers and same_origin
 
 
-def api_key(fields: Fields, fallback: str) -> str:
-    """Return the caller's API key, or `fallback` where it sends none.
+def api_key(headers: Headers, fallback: str) -> str:
+    """Return the client's API key, or `fallback` if it sends none.
 
     Raises:
-        RequestError: the header is there twice, too long or not visible ASCII.
+        RequestError: the header is repeated, too long or not visible ASCII.
     """
-    joined = fields.get(b"x-api-key", b"").decode("latin-1")
+    joined = headers.get(b"x-api-key", b"").decode("latin-1")
     key = joined.strip(" \t")
-    repeated = ", " in joined  # as `header_fields` joins them, empty ones too
+    repeated = ", " in joined  # as `header_fields` joins them, even if one is empty
     if not key:
         return fallback
     if repeated or len(key) > MAX_KEY or not (key.isascii() and key.isprintable() and " " not in key):
@@ -102,13 +102,13 @@ def api_key(fields: Fields, fallback: str) -> str:
     return key
 
 
-class Reader:
-    """Reads requests within the caps of the settings.
+class RequestParser:
+    """Parses requests within limits.
 
     Args:
-        max_bytes: bytes of a body.
-        max_batch: operations of a JSON array; 0 where arrays are refused.
-        timeout: seconds within which a body arrives.
+        max_bytes: of a body.
+        max_batch: operations of a JSON array; 0 to refuse arrays.
+        timeout: seconds in which a body must arrive.
     """
 
     def __init__(self, *, max_bytes: int, max_batch: int, timeout: float) -> None:
@@ -117,17 +117,17 @@ class Reader:
         self._timeout = timeout
         self._decoder: msgspec.json.Decoder[Any] = _REQUESTS if max_batch else _REQUEST
 
-    async def read(self, scope: Scope, fields: Fields, receive: Receive) -> GraphQLRequest | Batch:
-        """Read the GraphQL request of a GET's query string or a POST's body.
+    async def parse(self, scope: Scope, headers: Headers, receive: Receive) -> GraphQLRequest | Batch:
+        """Return the GraphQL request of a GET's query string or a POST's body.
 
         Raises:
-            RequestError: it cannot be read; with 400, 405, 408, 413, 414 or 415.
-            Disconnected: the caller left.
+            RequestError: it cannot be parsed; with 400, 405, 408, 413, 414 or 415.
+            Disconnected: the client disconnected.
         """
         method = scope["method"]
         if method == "POST":
-            _check_content(fields)
-            return self._decode(await self._body(fields, receive))
+            _check_content(headers)
+            return self._decode(await self._body(headers, receive))
         if method in {"GET", "HEAD"}:
             return _from_query(scope["query_string"])
         raise _bad(f"{method[:20]} is not served here: use POST or GET.", 405, allow=METHODS)
@@ -140,8 +140,8 @@ class Reader:
             raise _bad(f"A batch must hold 1 to {self._max_batch} operations, not {len(request)}.")
         return [_element(raw) for raw in request]
 
-    async def _body(self, fields: Fields, receive: Receive) -> bytes:
-        length = fields.get(b"content-length", b"")
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+        length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length[:20]) > self._max_bytes:
             raise self._too_large()
         chunks: list[bytes] = []
@@ -178,11 +178,11 @@ def _element(raw: msgspec.Raw) -> GraphQLRequest | RequestError:
     return request
 
 
-def _check_content(fields: Fields) -> None:
-    content_type = fields.get(b"content-type", b"")
-    if len(content_type) > _REMEMBERED or not _is_json(content_type):
+def _check_content(headers: Headers) -> None:
+    content_type = headers.get(b"content-type", b"")
+    if len(content_type) > MAX_CONTENT_TYPE or not _is_json(content_type):
         raise _bad("Send the body as Content-Type: application/json, in UTF-8.", 415)
-    if fields.get(b"content-encoding", b"identity").lower() != b"identity":
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise _bad("Send the body without Content-Encoding.", 415)
 
 

@@ -283,7 +283,7 @@ class Protocol(HttpToolsProtocol):
         begun = self._part == _BODY and self.cycle.response_started
         if self._refusal and self._part != _REQUEST and not begun:  # a client that sent nothing expects no response
             status, problem = self._refusal
-            id_ = request_id(None)
+            id_ = request_id()
             log.info("request_refused", request_id=id_, status=int(status[:3]), problem=problem)
             body = json.dumps({"errors": [request_error(problem, ErrorCode.BAD_REQUEST)]}).encode()
             fields = (

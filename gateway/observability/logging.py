@@ -1,39 +1,40 @@
-"""Logging: the gateway's own logger, how it is set up, and the one line that each operation leaves.
+"""The gateway's logger and its configuration.
 
 The logger is independent of structlog's configuration, which belongs to the application that embeds the gateway: its
 lines go to the standard library's logger `gateway`, as text. `configure` sends them to stderr instead, for a process
-of the gateway's own. Constant event names, fields apart; never a key, a document or a variable. A client's mistake is
-INFO, ours ERROR with a traceback, which is formatted here: a handler that shows local variables would show keys.
+of the gateway's own. Event names are constant; API keys, documents and variables are never logged. A client's mistake
+is INFO, the gateway's own fault is ERROR with a traceback. Tracebacks are formatted here, because a handler that shows
+local variables would show API keys.
 """
 
 import contextvars
 import json
 import logging
-import os
+import random
 import re
 import sys
-from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import structlog
 
 MAX_NAME = 100
-"""Characters of an operation's name that are logged; a caller chooses it, as long as the body may be."""
+"""Characters of an operation's name that are logged; the client chooses the name."""
 MIN_SECRET = 5
-"""Characters from which a key is redacted in a traceback: a shorter one is part of any text."""
+"""Characters from which an API key is redacted in a traceback: a shorter one occurs in any text."""
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}")
 _IDS = ("tenant", "request_id")
 _ENCODE = msgspec.json.Encoder(enc_hook=repr).encode
 _STANDARD = logging.getLogger("gateway")
 
 secret: contextvars.ContextVar[str] = contextvars.ContextVar("secret", default="")
-"""The API key of the request at hand, redacted in tracebacks: an exception's text may hold it."""
+"""The API key of the current request, which is redacted in tracebacks."""
 
 
 class _Output:
-    """Passes lines on to the logger that `logger` is at the time."""
+    """Forwards to the current `logger`."""
 
     def __init__(self) -> None:
         self.logger: Any = _STANDARD
@@ -46,26 +47,34 @@ def _enabled(_: Any, method: str, event: structlog.typing.EventDict) -> structlo
     return structlog.stdlib.filter_by_level(_STANDARD, method, event)
 
 
-def _redacted(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Redact the key of the request at hand in a traceback."""
+def _format_exception(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Format the traceback, with the API key of the current request redacted."""
+    if "exc_info" not in event:
+        return event
+    event = structlog.processors.format_exc_info(logger, method, event)
     key = secret.get()
     if len(key) >= MIN_SECRET and "exception" in event:
         event["exception"] = event["exception"].replace(key, "***")
     return event
 
 
-def _for_machines(_: Any, __: str, event: structlog.typing.EventDict) -> str:
-    """Write JSON; what can be no JSON, such as half a surrogate pair in an exception's text, by its `repr`."""
+def _add_timestamp(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    event["timestamp"] = datetime.now(UTC)
+    return event
+
+
+def _render_json(_: Any, __: str, event: structlog.typing.EventDict) -> str:
+    """Return the line as JSON; values that JSON cannot hold are written by `repr`."""
     try:
         return _ENCODE(event).decode()
-    except UnicodeEncodeError:
-        return json.dumps(event, default=repr)
+    except UnicodeEncodeError:  # half a surrogate pair
+        return json.dumps({**event, "timestamp": event["timestamp"].isoformat()}, default=repr)
 
 
-def _for_people(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Leave out what says nothing, and put the long ids last."""
-    told = {name: value for name, value in event.items() if value not in (None, [], "") and name not in _IDS}
-    return told | {name: event[name] for name in _IDS if event.get(name)}
+def _order(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Remove empty values, and put the long ids last."""
+    shown = {name: value for name, value in event.items() if value not in (None, [], "") and name not in _IDS}
+    return shown | {name: event[name] for name in _IDS if event.get(name)}
 
 
 def _console(*, colors: bool) -> structlog.dev.ConsoleRenderer:
@@ -75,13 +84,12 @@ def _console(*, colors: bool) -> structlog.dev.ConsoleRenderer:
     )
 
 
-_SAFE: list[Any] = [structlog.processors.format_exc_info, _redacted]
 _output = _Output()
 
-_EMBEDDED: list[Any] = [_enabled, *_SAFE, _for_people, _console(colors=False)]
+_EMBEDDED: list[Any] = [_enabled, _format_exception, _order, _console(colors=False)]
 
 PROCESSORS = list(_EMBEDDED)
-"""What each line passes on its way out."""
+"""The logger's processors."""
 
 log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
     _output, processors=PROCESSORS, wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET)
@@ -89,10 +97,10 @@ log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
 
 
 def configure(level: int, log_format: str) -> None:
-    """Send the gateway's lines and the standard library's records to stderr, one line each.
+    """Write the gateway's lines and the standard library's records to stderr, one line each.
 
     Args:
-        level: the least severe level to write.
+        level: the lowest level that is written.
         log_format: `console`, `json`, or `auto`: console on a terminal, else json.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
@@ -100,15 +108,15 @@ def configure(level: int, log_format: str) -> None:
     last: list[Any] = (
         [
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            *_SAFE,
-            _for_people,
+            _format_exception,
+            _order,
             _console(colors=sys.stderr.isatty()),
         ]
         if console
-        else [structlog.processors.TimeStamper(fmt="iso", utc=True), *_SAFE, _for_machines]
+        else [_add_timestamp, _format_exception, _render_json]
     )
     PROCESSORS[:] = [_enabled, *shared, *last]
-    _output.logger = structlog.WriteLogger(sys.stderr)  # which writes a line and its end at once
+    _output.logger = structlog.WriteLogger(sys.stderr)  # writes a line and its end at once
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
     )
@@ -120,17 +128,12 @@ def configure(level: int, log_format: str) -> None:
 
 
 def embed() -> None:
-    """Send the gateway's lines to the standard library's logger `gateway`, as before `configure`."""
+    """Undo `configure`: send the gateway's lines to the standard library's logger `gateway`."""
     PROCESSORS[:] = _EMBEDDED
     _output.logger = _STANDARD
     _STANDARD.setLevel(logging.NOTSET)
 
 
-def request_id(given: str | None) -> str:
-    """Return the caller's request id where it is sane (64 of letters, digits, `.`, `_`, `-`), else a new one."""
-    return given if given and _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
-
-
-def operation_done(fields: Mapping[str, Any]) -> None:
-    """Leave the line of one operation: who, what, status, codes, REST calls, milliseconds."""
-    log.info("operation", **{**fields, "name": name[:MAX_NAME] if (name := fields.get("name")) else None})
+def request_id(given: bytes = b"") -> str:
+    """Return the client's request id if it is 1 to 64 letters, digits, `.`, `_` or `-`, else a new one."""
+    return given.decode() if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"

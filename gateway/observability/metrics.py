@@ -1,14 +1,12 @@
-"""The metrics, as Prometheus reads them. Labels hold nothing that a client chose.
+"""Prometheus metrics. Labels hold no text that a client chose.
 
-Each application has a registry of its own. If PROMETHEUS_MULTIPROC_DIR was set before prometheus-client was
-imported, that counts in files of this directory.
+Each application has its own registry. If PROMETHEUS_MULTIPROC_DIR was set before prometheus-client was imported, it
+counts in files of this directory.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
-from typing import Any
 
-import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -17,60 +15,52 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Metrics:
-    """What one application counts, for `/metrics` in Prometheus' text format.
+    """The counters of one application.
 
     Args:
-        directory: of several processes' files (PROMETHEUS_MULTIPROC_DIR), to be summed; None for this one alone.
+        directory: of the files of several processes (PROMETHEUS_MULTIPROC_DIR), which are summed; None for one process.
     """
 
     def __init__(self, directory: str | None = None) -> None:
         self._directory = directory
+        self.shared = bool(directory)
+        """Whether other processes show these counters, which `update` must keep up to date."""
         self._registry = CollectorRegistry()
-        self.rest_calls = self.counter("gateway_rest_calls", "REST calls sent.")
-        requests = self.counter("gateway_requests", "Requests by operation type and status.", "type", "status")
-        # looking a child up takes prometheus-client longer than to count
-        self._request = cache(requests.labels)
-        self._error = cache(self.counter("gateway_errors", "GraphQL errors by code.", "code").labels)
-        saved = self.counter("gateway_rest_calls_saved", "REST calls done without, by how.", "how")
-        self._saved = cache(saved.labels)
-        self._seconds = Histogram(
-            "gateway_request_seconds", "Seconds from a request to its answer.", buckets=BUCKETS, registry=self._registry
+        # `labels` is slower than counting
+        self.requests = cache(
+            self._counter("gateway_requests", "Requests by operation type and status.", "type", "status").labels
         )
+        self.seconds = Histogram(
+            "gateway_request_seconds",
+            "Seconds from a request to its response.",
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
+        self.errors = cache(self._counter("gateway_errors", "GraphQL errors by code.", "code").labels)
+        self.rest_calls = self._counter("gateway_rest_calls", "REST calls sent.")
+        self.saved = cache(self._counter("gateway_rest_calls_saved", "REST calls saved, by how.", "how").labels)
         self._watched: list[_Watched] = []
 
-    def counter(self, name: str, text: str, *labels: str) -> Counter:
-        """Return a new counter of this application."""
-        return Counter(name, text, labels, registry=self._registry)
-
-    def count(self, type_: str, status: int, seconds: float, codes: Iterable[str], bill: Any = None) -> None:
-        """Count one request, by its operation's type."""
-        self._request(type_, str(status)).inc()
-        self._seconds.observe(seconds)
-        for code in codes:
-            self._error(code).inc()
-        if bill and bill.touched:
-            for how, calls in msgspec.structs.asdict(bill.saved).items():
-                counter = self._saved(how)  # shown from now on, if only as 0
-                if calls:
-                    counter.inc(calls)
-        self._catch_up()
-
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Show a number that is kept elsewhere and only grows; it is read after each request."""
-        self._watched.append(_Watched(self.counter(name, text), read))
+        """Show a number that is counted elsewhere and only grows."""
+        self._watched.append(_Watched(self._counter(name, text), read))
+
+    def update(self) -> None:
+        """Read the watched numbers."""
+        for watched in self._watched:
+            watched.update()
 
     def text(self) -> bytes:
-        """Return the metrics as Prometheus reads them."""
-        self._catch_up()
+        """Return the metrics in Prometheus' text format."""
+        self.update()
         registry = self._registry
         if self._directory:
             registry = CollectorRegistry()
             MultiProcessCollector(registry, self._directory)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
 
-    def _catch_up(self) -> None:
-        for watched in self._watched:
-            watched.catch_up()
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self._registry)
 
 
 class _Watched:
@@ -79,7 +69,7 @@ class _Watched:
         self._read = read
         self._seen = 0.0
 
-    def catch_up(self) -> None:
+    def update(self) -> None:
         if (value := self._read()) != self._seen:
             self._counter.inc(value - self._seen)
             self._seen = value

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from gateway.http.disconnect import Caller
+from gateway.http.disconnect import CancelOnDisconnect
 from tests.process import Process, started
 from tests.raw_upstream import raw_upstream
 
@@ -75,6 +75,6 @@ async def test_takes_a_receive_that_fails_for_no_disconnect() -> None:
     async def receive() -> dict[str, str]:
         raise RuntimeError("Unexpected message received: http.request")
 
-    with Caller(receive):
+    with CancelOnDisconnect(receive):
         for _ in range(5):
             await asyncio.sleep(0)

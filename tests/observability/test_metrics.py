@@ -17,7 +17,9 @@ from gateway.observability.metrics import Metrics
 
 metrics = Metrics()
 for status in (200, 200, 499):
-    metrics.count("query", status, 0.02, ["RATE_LIMITED"])
+    metrics.requests("query", status).inc()
+    metrics.errors("RATE_LIMITED").inc()
+    metrics.seconds.observe(0.02)
 metrics.rest_calls.inc()
 """
 
