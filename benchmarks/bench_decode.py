@@ -14,8 +14,7 @@ import pytest
 
 from benchmarks.mock import workspace
 from gateway.demo.rest_api import create_demo
-from gateway.upstream.paging import PageRequest
-from gateway.upstream.reads import Read
+from gateway.upstream.resources import AGENTS, NUMBERS, PageRequest, Read
 
 pytestmark = pytest.mark.benchmark(group="decode")
 
@@ -35,7 +34,7 @@ def answer(read: Read, embed: Embed) -> bytes:
 
 @pytest.mark.parametrize("rows", [1, 50, 100])
 def test_agents(benchmark: Any, rows: int) -> None:
-    read = Read("agents", page=PageRequest(1, rows))
+    read = AGENTS.page(PageRequest(1, rows))
 
     listing = benchmark(read.decode, answer(read, "none"))
 
@@ -45,7 +44,7 @@ def test_agents(benchmark: Any, rows: int) -> None:
 @pytest.mark.parametrize("embed", ["none", "partial", "whole"])
 @pytest.mark.parametrize("rows", [1, 50, 100])
 def test_numbers(benchmark: Any, rows: int, embed: Embed) -> None:
-    read = Read("numbers", page=PageRequest(1, rows))
+    read = NUMBERS.page(PageRequest(1, rows))
 
     listing = benchmark(read.decode, answer(read, embed))
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.dataloaders.planner import pages_to_read, window
-from gateway.upstream.paging import MAX_LIMIT, Size
+from gateway.upstream.resources import MAX_LIMIT, Size
 
 pytestmark = pytest.mark.benchmark(group="planner")
 

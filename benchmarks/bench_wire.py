@@ -18,11 +18,11 @@ import uvloop
 
 from gateway.settings import load
 from gateway.upstream.client import Client
-from gateway.upstream.reads import Read
+from gateway.upstream.resources import AGENTS, Read
 from gateway.upstream.transport.base import Request
 
 GETS = 400
-READS = {"1 KB": Read("agent", "1000"), "17 KB": Read("agent", "17000")}
+READS = {"1 KB": AGENTS.object("1000"), "17 KB": AGENTS.object("17000")}
 UPSTREAM = """
 import asyncio, json
 quota = "X-RateLimit-Limit: 1000\\r\\nX-RateLimit-Remaining: 999\\r\\nX-RateLimit-Reset: 1893456000\\r\\n"
@@ -55,7 +55,7 @@ def url() -> Iterator[str]:
 
 async def through_the_wire(client: Client, key: str, read: Read) -> None:
     headers = {"X-API-Key": key, "X-Request-Id": "r1", "Accept": "application/json", "Accept-Encoding": "gzip"}
-    await client.path.http.attempt(Request("GET", read.target, headers, None, key))
+    await client.http.attempt(Request("GET", read.target, headers, None, key))
 
 
 async def through_a_session(client: Client, key: str, read: Read) -> None:

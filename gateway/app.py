@@ -95,7 +95,7 @@ def create_app(
 
 
 def _watch(metrics: Metrics, engine: Engine, client: Client) -> None:
-    http, replicas = client.path.http, client.replicas
+    http, replicas = client.http, client.replicas
     metrics.watch("gateway_selections_compiled", "Selections run compiled.", lambda: engine.counts.compiled)
     metrics.watch("gateway_selections_stock", "Selections left to graphql-core.", lambda: engine.counts.fallen_back)
     metrics.watch("gateway_mismatched_answers", "Responses of the REST API to another call.", lambda: http.mismatches)

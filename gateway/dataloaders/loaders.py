@@ -1,354 +1,424 @@
-"""The loaders of one operation: every object is asked for at most once, in the fewest REST calls.
+"""The loaders of one operation: every object is requested at most once, in the fewest REST calls.
 
-Resolvers call `load` on one of three loaders (agent by id, number by id, numbers of an agent) or
-`agents`/`numbers` for one page of a list. A batch first takes what the operation has seen, then does
-what `planner` says: sweep the list's pages, or one call per key. Everything an answer carries is
-seen, a write forgets what it made stale. Errors are values here: one key's failure is that key's.
+Loaders are made from `upstream.resources`: objects by id, all rows of an owner, pages of a list. A batch first takes
+what the operation has seen, then does what `planner` says: a list scan, or one point read for each key. Everything
+that a response carries is remembered; a write forgets what it made stale. Failures are values: one key's failure is
+its own.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Sequence
-from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec import UNSET
 
-from gateway.dataloaders.dataloader import Loader
-from gateway.dataloaders.entities import SAMPLES, Inventory, Numbers, Odds
+from gateway.dataloaders.identity_map import SAMPLES, IdentityMap, SpeculationGuard
 from gateway.upstream import errors
-from gateway.upstream.client import Answer, Session
-from gateway.upstream.inflight import Arrival
-from gateway.upstream.models import (
-    Agent,
-    AgentRef,
-    AgentStatus,
-    Body,
-    Listing,
-    PhoneNumber,
-    PhoneNumberStatus,
-    Row,
-    Unreadable,
-)
-from gateway.upstream.paging import MAX_LIMIT, PageRequest, Size
-from gateway.upstream.reads import Read
+from gateway.upstream.client import Session
+from gateway.upstream.models import Body, Listing, Row, RowRef, Unreadable
+from gateway.upstream.resources import MAX_LIMIT, RESOURCES, PageRequest, Read, Resource, Size, Write
 
-ById = Literal["agent", "number", "agent_numbers"]
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+Fetch = Callable[[list[K]], Coroutine[Any, Any, Sequence[V | Exception]]]
+
+TURNS = 3
+"""Turns of the event loop for which a batch takes in keys: resolvers of one level start within so many."""
+
+_GIVEN_UP = "The call to the upstream was given up; try again later."
 
 
-class Owners(NamedTuple):
-    """How many agents' numbers an operation will want at the most, and whether it will be just as many."""
+class Loader(Generic[K, V]):
+    """Values by key, for one operation: keys of the same turns of the event loop are one batch, each fetched once.
 
+    Keys take no future each, and a waiter that is cancelled leaves the batch to the others. A batch ends with its
+    operation.
+
+    Args:
+        fetch: returns the values of distinct keys, in order; one key's failure is its value.
+        operation: the task that no batch outlives; the current one if None.
+    """
+
+    def __init__(self, fetch: Fetch[K, V], operation: "asyncio.Task[Any] | None" = None) -> None:
+        self._fetch: Fetch[K, V] | None = fetch
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.clear_all()
+        (operation or asyncio.current_task()).add_done_callback(self._end)  # type: ignore[union-attr]
+
+    def clear_all(self) -> None:
+        """Forget every value; batches in flight go on for those who wait."""
+        self._known: dict[K, V | Exception] = {}
+        self._in_flight: dict[K, asyncio.Task[None]] = {}
+        self._open: tuple[dict[K, None], asyncio.Task[None]] | None = None
+
+    def requested(self, key: K) -> bool:
+        """Tell whether a key's value is known or in flight."""
+        return key in self._known or key in self._in_flight
+
+    def known(self, key: K, default: V | None | Exception) -> V | None | Exception:
+        """Return a key's value if it is known."""
+        return self._known.get(key, default)
+
+    async def load(self, key: K) -> V:
+        """Return a key's value.
+
+        Raises:
+            Exception: the key's failure.
+        """
+        try:
+            (value,) = await self.load_batch((key,))
+        except asyncio.CancelledError:
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                raise
+            raise errors.Unavailable(_GIVEN_UP) from None  # the operation has ended
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    async def load_batch(self, keys: Sequence[K]) -> list[V | Exception]:
+        """Return the keys' values in order, failures as values.
+
+        Raises:
+            Exception: the batch failed as a whole; it is not remembered.
+        """
+        known, in_flight = self._known, self._in_flight
+        batches = {in_flight.get(key) or self._join(key) for key in keys if key not in known}
+        if batches:
+            await asyncio.wait(batches)  # unlike await, it leaves the tasks alone if it is cancelled
+        for batch in batches:
+            batch.result()
+        return [known[key] for key in keys]
+
+    def _join(self, key: K) -> "asyncio.Task[None]":
+        if self._open is None:
+            if self._fetch is None:
+                raise asyncio.CancelledError
+            keys: dict[K, None] = {}
+            task = asyncio.ensure_future(self._run(self._fetch, keys, self._known, self._in_flight))
+            self._tasks.add(task)  # the event loop holds no task itself
+            task.add_done_callback(self._ended)
+            self._open = keys, task
+        keys, task = self._open
+        keys[key] = None
+        self._in_flight[key] = task
+        return task
+
+    async def _run(
+        self,
+        fetch: Fetch[K, V],
+        keys: dict[K, None],
+        known: dict[K, V | Exception],
+        in_flight: dict[K, "asyncio.Task[None]"],
+    ) -> None:
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        if self._open and self._open[0] is keys:
+            self._open = None
+        values: Sequence[V | Exception]
+        try:
+            values = await fetch(list(keys))
+        except asyncio.CancelledError:
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                raise
+            # a call that was cancelled from below would leave its waiters waiting for ever
+            values = [errors.Unavailable(_GIVEN_UP)] * len(keys)
+        finally:
+            for key in keys:
+                del in_flight[key]
+        known.update(zip(keys, values, strict=True))
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited has it, and nobody may be left to wait
+
+    def _end(self, _: object) -> None:
+        """End with the operation, and break a cycle that holds megabytes of responses."""
+        for task in self._tasks:
+            task.cancel()
+        self._fetch = None
+
+
+class Ahead(NamedTuple):
+    """Rows of an owned resource that will be wanted: of how many owners at most, and whether of exactly so many."""
+
+    resource: Resource[Any]
     at_most: int
     sure: bool
 
 
 class Loaders:
-    """Everything one operation may ask the upstream for."""
+    """Everything that one operation may request from the upstream."""
 
     def __init__(self, session: Session, operation: "asyncio.Task[Any]") -> None:
         self.session = session
         self._operation = operation
-        odds = Odds()
-        self._agents: Inventory[Agent] = Inventory("agents", session, odds)
-        self._numbers = Numbers(session, odds, self._agents)
-        self._refs: set[str] = set()
-        self._written: set[str] = set()
-        """Numbers that were written, of which the answer may not say whose they are."""
+        self._maps: dict[str, IdentityMap] = {}
+        guard = SpeculationGuard()
+        for name, resource in RESOURCES.items():
+            owners = self._maps[resource.owner.name] if resource.owner else None
+            self._maps[name] = IdentityMap(resource, session, guard, owners)
+        self._loaders: dict[tuple[str, str], Loader[str, Any]] = {}
+        self._refs: set[tuple[str, str]] = set()
+        self._written: set[tuple[str, str]] = set()
+        """Objects that were written, whose response may not say whose they are."""
+        operation.add_done_callback(self._end)
 
-    @cached_property
-    def agent(self) -> Loader[str, Agent | None]:
-        """Agents by id."""
-        return Loader(self._load_agents, operation=self._operation)
+    def objects(self, resource: Resource[Row]) -> Loader[str, Row | None]:
+        """Objects by id; None for one that is not there, or not for this key."""
+        return self._loader("objects", resource, self._load_objects)
 
-    @cached_property
-    def number(self) -> Loader[str, PhoneNumber | None]:
-        """Numbers by id."""
-        return Loader(self._load_numbers, operation=self._operation)
+    def owned(self, resource: Resource[Row]) -> Loader[str, list[Row] | None]:
+        """All rows of an owner, by its id; None if the owner is not there."""
+        return self._loader("owned", resource, self._load_owned)
 
-    @cached_property
-    def agent_numbers(self) -> Loader[str, list[PhoneNumber] | None]:
-        """All numbers of an agent, by its id."""
-        return Loader(self._load_agent_numbers, operation=self._operation)
+    def size(self, resource: Resource[Any]) -> Size | None:
+        """Return how large the unfiltered list is known to be."""
+        return self._maps[resource.name].size
 
-    @cached_property
-    def owner(self) -> Loader[str, str | None]:
-        """Ids of the agents of numbers whose rows do not say, by the numbers' ids."""
-        return Loader(self._load_owners, operation=self._operation)
-
-    @cached_property
-    def _listed_agents(self) -> Loader[Read, Arrival]:
-        return Loader(self.session.fetch, turns=0, operation=self._operation)
-
-    @cached_property
-    def _listed_numbers(self) -> Loader[Read, Arrival]:
-        return Loader(self.session.fetch, turns=0, operation=self._operation)
-
-    def size(self, listing: Literal["agents", "numbers"]) -> Size | None:
-        """Return how large an unfiltered list is known to be."""
-        return self._agents.size if listing == "agents" else self._numbers.size
-
-    async def agents(
+    async def pages(
         self,
+        resource: Resource[Row],
         requests: Sequence[PageRequest],
-        status: AgentStatus | None = None,
-        search: str | None = None,
-        owners: Owners | None = None,
-    ) -> list[Listing[Agent]]:
-        """Load pages of agents; those on them are known from then on.
+        filters: Mapping[str, str | None] = {},
+        ahead: Ahead | None = None,
+    ) -> list[Listing[Row]]:
+        """Load pages of a list; their rows are known from then on.
 
-        Where their numbers will be wanted, of `owners`, the list of numbers is begun together with them.
+        If rows of theirs will be wanted (`ahead`), a list scan for those starts together with them.
+
+        Raises:
+            Exception: the first failure.
         """
-        reads = [Read("agents", page=page, status=status and status.value, search=search) for page in requests]
-        self._listed_agents.begin(reads)  # before the numbers, where only one of them can be afforded
-        if owners and self._numbers.tell_owners and not self.session.remembers:
-            ahead = self._numbers.ahead(owners.at_most, sure=owners.sure)
-            self._listed_numbers.begin([Read("numbers", page=page) for page in ahead])
-        listings = _whole(_answers(await self._listed_agents.load_batch(reads)))
-        self._agents.see_pages(listings, whole=reads[0].whole)
+        known = self._maps[resource.name]
+        if ahead and not self.session.remembers and (later := self._maps[ahead.resource.name]).tells_owners:
+            next_scan = later.look_ahead(ahead.at_most, sure=ahead.sure)
+            known.start(requests, filters)  # first, if only one of them can be afforded
+            later.start(next_scan)
+        listings: list[Listing[Row]] = []
+        for result in await known.pages(requests, filters):
+            if isinstance(result, Exception):
+                raise result
+            listings.append(result)
+        known.see_pages(listings, whole=not any(filters.values()))
         return listings
 
-    async def numbers(
-        self, requests: Sequence[PageRequest], status: PhoneNumberStatus | None = None
-    ) -> list[Listing[PhoneNumber]]:
-        """Load pages of numbers; those on them, and whole agents embedded in them, are known from then on."""
-        reads = [Read("numbers", page=page, status=status and status.value) for page in requests]
-        listings = _whole(_answers(await self._listed_numbers.load_batch(reads)))
-        self._numbers.see_pages(listings, whole=reads[0].whole)
-        return listings
-
-    async def _agent_pages(self, requests: Sequence[PageRequest]) -> list[Answer]:
-        return _answers(await self._listed_agents.load_batch([Read("agents", page=page) for page in requests]))
-
-    async def _number_pages(self, requests: Sequence[PageRequest]) -> list[Answer]:
-        return _answers(await self._listed_numbers.load_batch([Read("numbers", page=page) for page in requests]))
-
-    async def owners(self, numbers: Sequence[PhoneNumber]) -> Sequence[str | Exception | None]:
-        """Return the ids of numbers' agents; those that a row leaves out are found as `_load_owners` says."""
-        ids: list[Any] = [number.agent_id for number in numbers]
+    async def owner_ids(self, resource: Resource[Any], rows: Sequence[Any]) -> Sequence[str | Exception | None]:
+        """Return the ids of rows' owners; those that a row leaves out are found as `_load_owner_ids` says."""
+        ids: list[Any] = [row.owner_id for row in rows]
         if UNSET not in ids:
             return ids
-        silent = [number.id for number in numbers if number.agent_id is UNSET]
-        found = dict(zip(silent, await self.owner.load_batch(silent), strict=True))
-        return [found[number.id] if id_ is UNSET else id_ for number, id_ in zip(numbers, ids, strict=True)]
+        silent = [row.id for row in rows if row.owner_id is UNSET]
+        found = dict(zip(silent, await self._owner_ids(resource).load_batch(silent), strict=True))
+        return [found[row.id] if id_ is UNSET else id_ for row, id_ in zip(rows, ids, strict=True)]
 
-    def ref(self, agent_id: str) -> AgentRef:
-        """Return an agent of which only the id is wanted, without a call."""
-        if agent_id not in self._agents.rows and agent_id not in self._refs:
-            self._refs.add(agent_id)
-            self.session.bill.saved.primed += 1
-        return AgentRef(agent_id)
+    def ref(self, resource: Resource[Any], id_: str) -> RowRef:
+        """Return an object of which only the id is wanted, without a call."""
+        if id_ not in self._maps[resource.name].rows and (resource.name, id_) not in self._refs:
+            self._refs.add((resource.name, id_))
+            self.session.usage.saved.primed += 1
+        return RowRef(id_)
 
-    async def create_number(self, body: Body) -> PhoneNumber:
-        """Add a number; see `_write`."""
-        return await self._write(self.session.create_number(body))
+    async def write(self, resource: Resource[Any], id_: str | None, body: Body | None) -> Any:
+        """Create (without an id), update, or delete (without a body) an object, and return its row, if it has one.
 
-    async def update_number(self, id_: str, body: Body) -> PhoneNumber:
-        """Change a number; see `_write`."""
-        return await self._write(self.session.update_number(id_, body), id_)
-
-    async def delete_number(self, id_: str) -> None:
-        """Remove a number; what it may have made stale is forgotten, as in `_write`."""
-        try:
-            await self.session.delete_number(id_)
-        finally:
-            self._forget(id_)
-
-    async def _write(self, call: Awaitable[Listing[PhoneNumber]], id_: str | None = None) -> PhoneNumber:
-        """Carry out a write: what it answers is known, what it may have made stale, errors too, is not."""
-        try:
-            written = await call
-        finally:
-            self._forget(id_)
-        self._numbers.see_listing(written)
-        self._written.add(written.rows[0].id)
-        return written.rows[0]
-
-    def _forget(self, number_id: str | None) -> None:
-        if number_id is not None:
-            self._numbers.rows.pop(number_id, None)
-        self._numbers.complete = False
-        for loader in [held for held in vars(self).values() if isinstance(held, Loader)]:
-            loader.clear_all()
-
-    async def _load_agents(self, ids: list[str]) -> list[Agent | None | Exception]:
-        there = [id_ for id_ in ids if self.agent_numbers.known(id_, []) is not None]
-        found = dict(zip(there, await self._by_id("agent", self._agents, there), strict=True))
-        return [found.get(id_) for id_ in ids]
-
-    async def _load_numbers(self, ids: list[str]) -> list[PhoneNumber | None | Exception]:
-        return await self._by_id("number", self._numbers, ids)
-
-    async def _load_owners(self, ids: list[str]) -> list[str | None | Exception]:
-        """Find whose the numbers are that were listed, or answered to a write, without an agent.
-
-        The list may leave out null, or leave out the key whatever it is: reading a number tells. Where other rows of
-        the list do say, a few numbers stand for all, and what they tell is remembered; else each is read.
+        The row is known from then on. What the write may have made stale is not, even if it failed.
         """
-        found: dict[str, Any] = {id_: _no_id() for id_ in ids if isinstance(id_, Unreadable)}
-        found |= await self._read_owners([id_ for id_ in ids if id_ in self._written])
-        asked = [id_ for id_ in ids if id_ not in found]
-        tenant = self.session.tenant
-        few = self._numbers.samples if tenant.told and tenant.silence_means_none is None else len(asked)
-        for part in (asked[:few], asked[few:]):
-            if not tenant.silence_means_none:
-                found |= (read := await self._find_owners(part))
-                self._numbers.learn_silence(read.values())
-        return [found.get(id_) for id_ in ids]
+        known = self._maps[resource.name]
+        try:
+            written = await self.session.write(Write(resource.name, id_, body))
+        finally:
+            known.forget_written(id_)
+            for name, each in self._maps.items():
+                each.forget_pages()
+                if name in resource.stales:
+                    each.forget_all()
+            for loader in self._loaders.values():
+                loader.clear_all()
+        known.see_listing(written)
+        self._written.update((resource.name, row.id) for row in written.rows)
+        return written.rows[0] if written.rows else None
 
-    async def _find_owners(self, ids: Sequence[str]) -> dict[str, Any]:
-        """Find whose numbers are from all agents' numbers where those cost less, else read each number."""
-        owned, calls = await self._owned_by_all(len(ids))
-        missing = [id_ for id_ in ids if id_ not in owned]
-        if not owned:
-            return await self._read_owners(missing)
-        rows = await self._doubted("number", missing, max(1, len(ids) - calls), None)
-        return {id_: owned[id_] if id_ in owned else getattr(rows[id_], "agent_id", rows[id_]) for id_ in ids}
+    def _loader(
+        self,
+        name: str,
+        resource: Resource[Any],
+        fetch: Callable[[Resource[Any], list[str]], Coroutine[Any, Any, list[Any]]],
+    ) -> Loader[str, Any]:
+        key = name, resource.name
+        if key not in self._loaders:
+            self._loaders[key] = Loader(partial(fetch, resource), self._operation)
+        return self._loaders[key]
 
-    async def _owned_by_all(self, keys: int) -> tuple[dict[str, str], int]:
-        """Read all agents' numbers where that costs less than so many calls; return their owners, and the calls."""
-        agents, session, calls = self._agents, self.session, 0
-        if keys > SAMPLES and not agents.complete and (agents.size is None or agents.size.total < keys - 1):
-            calls = 1
-            with contextlib.suppress(errors.UpstreamError):
-                await self.agents([PageRequest(1, MAX_LIMIT)])
-        ids = list(agents.listed) if agents.complete else []
-        if not ids or calls + len(ids) >= min(keys, session.affordable):
-            return {}, calls
-        listed = zip(ids, await self.agent_numbers.load_batch(ids), strict=True)
-        return {row.id: id_ for id_, rows in listed if isinstance(rows, list) for row in rows}, calls + len(ids)
+    def _owner_ids(self, resource: Resource[Any]) -> Loader[str, Any]:
+        """Ids of owners of rows that do not say, by the rows' ids."""
+        return self._loader("owner_ids", resource, self._load_owner_ids)
 
-    async def _read_owners(self, ids: Sequence[str]) -> dict[str, Any]:
-        rows = await self._each("number", ids, None)
-        return {id_: getattr(row, "agent_id", row) for id_, row in rows.items()}
+    def _end(self, _: object) -> None:
+        for known in self._maps.values():
+            known.release()
 
-    async def _by_id(self, kind: ById, inventory: Inventory[Row], ids: list[str]) -> list[Row | None | Exception]:
-        """Answer a batch of ids from what was seen, by a sweep, or singly, whichever costs least."""
-        rows, saved = inventory.rows, self.session.bill.saved
-        unseen = [id_ for id_ in ids if id_ not in rows]
-        saved.primed += len(ids) - len(unseen)
+    async def _load_objects(self, resource: Resource[Any], ids: list[str]) -> list[Any]:
+        """Load a batch of ids from what was seen, by a list scan, or by point reads, whichever costs least."""
+        owned = [each for name, each in self._loaders if name == "owned" and RESOURCES[each].owner is resource]
+        gone = {id_ for name in owned for id_ in ids if self._loaders["owned", name].known(id_, []) is None}
+        known, usage = self._maps[resource.name], self.session.usage
+        rows = known.rows
+        unseen = [id_ for id_ in ids if id_ not in rows and id_ not in gone]
+        usage.saved.primed += len(ids) - len(unseen) - len(gone)
         for id_ in unseen:
-            if listing := self.session.recall(Read(kind, id_)):
-                inventory.see(listing.rows)
+            if listing := self.session.recall(resource.object(id_)):
+                known.see(listing.rows)
         unseen = [id_ for id_ in unseen if id_ not in rows]
         pages, failed = 0, None
         try:
-            read = self._agent_pages if kind == "agent" else self._number_pages
-            pages = await inventory.sweep(read, len(unseen), lambda: sum(id_ not in rows for id_ in unseen))
+            pages = await known.scan(len(unseen), lambda: sum(id_ not in rows for id_ in unseen))
         except errors.UpstreamError as error:
             failed = error
         missing = [id_ for id_ in unseen if id_ not in rows]
         if failed is None:
-            saved.swept += max(0, len(unseen) - len(missing) - pages)
-        room = max(1, len(unseen) - pages) if pages and inventory.complete else len(missing)
-        single = await self._doubted(kind, missing, room, failed)
-        return [rows.get(id_) or single.get(id_) for id_ in ids]
+            usage.saved.swept += max(0, len(unseen) - len(missing) - pages)
+        room = max(1, len(unseen) - pages) if pages and known.complete else len(missing)
+        single = await self._doubted(resource.object, missing, room, failed)
+        return [None if id_ in gone else rows.get(id_) or single.get(id_) for id_ in ids]
 
-    async def _load_agent_numbers(self, ids: list[str]) -> list[list[PhoneNumber] | None | Exception]:
-        """Answer a batch of agents' numbers from the whole list of numbers, or singly."""
+    async def _load_owner_ids(self, resource: Resource[Any], ids: list[str]) -> list[Any]:
+        """Find the owners of rows that were listed, or returned by a write, without one.
+
+        The list may leave out null, or leave out the key whatever it is: reading the object tells. If other rows of
+        the list do say, a few rows stand for all, and what they tell is remembered; else each is read.
+        """
+        known = self._maps[resource.name]
+        facts = known.owner_facts
+        found: dict[str, Any] = {id_: _no_id() for id_ in ids if isinstance(id_, Unreadable)}
+        found |= await self._read_owners(resource, [id_ for id_ in ids if (resource.name, id_) in self._written])
+        unknown = [id_ for id_ in ids if id_ not in found]
+        few = known.samples if facts.told and facts.silence_means_none is None else len(unknown)
+        for part in (unknown[:few], unknown[few:]):
+            if not facts.silence_means_none:
+                found |= (read := await self._find_owners(resource, part))
+                known.learn_silence(read.values())
+        return [found.get(id_) for id_ in ids]
+
+    async def _find_owners(self, resource: Resource[Any], ids: Sequence[str]) -> dict[str, Any]:
+        """Find rows' owners from all owners' rows if those cost less, else read each row."""
+        owned, calls = await self._owned_by_all(resource, len(ids))
+        missing = [id_ for id_ in ids if id_ not in owned]
+        if not owned:
+            return await self._read_owners(resource, missing)
+        rows = await self._doubted(resource.object, missing, max(1, len(ids) - calls), None)
+        return {id_: owned[id_] if id_ in owned else getattr(rows[id_], "owner_id", rows[id_]) for id_ in ids}
+
+    async def _owned_by_all(self, resource: Resource[Any], keys: int) -> tuple[dict[str, str], int]:
+        """Read all owners' rows if that costs less than so many calls; return the rows' owners, and the calls."""
+        assert resource.owner  # noqa: S101 - only owned rows have owners
+        owners, session, calls = self._maps[resource.owner.name], self.session, 0
+        if keys > SAMPLES and not owners.complete and (owners.size is None or owners.size.total < keys - 1):
+            calls = 1
+            with contextlib.suppress(errors.UpstreamError):
+                await self.pages(resource.owner, [PageRequest(1, MAX_LIMIT)])
+        ids = list(owners.listed) if owners.complete else []
+        if not ids or calls + len(ids) >= min(keys, session.affordable):
+            return {}, calls
+        listed = zip(ids, await self.owned(resource).load_batch(ids), strict=True)
+        return {row.id: id_ for id_, rows in listed if isinstance(rows, list) for row in rows}, calls + len(ids)
+
+    async def _read_owners(self, resource: Resource[Any], ids: Sequence[str]) -> dict[str, Any]:
+        rows = await self._each(resource.object, ids, None)
+        return {id_: getattr(row, "owner_id", row) for id_, row in rows.items()}
+
+    async def _load_owned(self, resource: Resource[Any], ids: list[str]) -> list[Any]:
+        """Load a batch of owners' rows from the whole list, or by one call for each owner."""
+        assert resource.owner  # noqa: S101 - only owned rows have owners
+        known, owners, owner = self._maps[resource.name], self._maps[resource.owner.name], self.objects(resource.owner)
         room, failed = len(ids), None
-        asked = [id_ for id_ in ids if id_ not in self._agents.rows and self.agent.asked(id_)]
-        there = await self.agent.load_batch(asked)  # who is not there has no numbers to be asked for
-        found: dict[str, Any] = {id_: None for id_, agent in zip(asked, there, strict=True) if agent is None}
+        requested = [id_ for id_ in ids if id_ not in owners.rows and owner.requested(id_)]
+        there = await owner.load_batch(requested)  # an owner that is not there has no rows to ask for
+        found: dict[str, Any] = {id_: None for id_, row in zip(requested, there, strict=True) if row is None}
         found |= {id_: _no_id() for id_ in ids if isinstance(id_, Unreadable)}
-        found |= await self._owned([id_ for id_ in ids if id_ not in found], len(ids))
-        self.session.bill.saved.primed += len(found)
+        found |= await self._listed_of(resource, [id_ for id_ in ids if id_ not in found], len(ids))
+        self.session.usage.saved.primed += len(found)
         for id_ in ids:
-            if id_ not in found and (listing := self.session.recall(Read("agent_numbers", id_))):
-                self._numbers.see_listing(listing)
+            if id_ not in found and (listing := self.session.recall(resource.owned_by(id_))):
+                known.see_listing(listing)
                 found[id_] = listing.rows
         try:
-            swept, room = await self._sweep_owners([id_ for id_ in ids if id_ not in found])
-            found |= swept
+            scanned, room = await self._scan_owners(resource, [id_ for id_ in ids if id_ not in found])
+            found |= scanned
         except errors.UpstreamError as error:
             failed = error
         missing = [id_ for id_ in ids if id_ not in found]
-        known = [id_ for id_ in missing if id_ in self._agents.rows]
-        strangers = [id_ for id_ in missing if id_ not in self._agents.rows]
+        seen = [id_ for id_ in missing if id_ in owners.rows]
+        strangers = [id_ for id_ in missing if id_ not in owners.rows]
         for single in await asyncio.gather(
-            self._each("agent_numbers", known, failed), self._doubted("agent_numbers", strangers, room, failed)
+            self._each(resource.owned_by, seen, failed), self._doubted(resource.owned_by, strangers, room, failed)
         ):
             found |= single
         return [found[id_] for id_ in ids]
 
-    async def _sweep_owners(self, ids: list[str]) -> tuple[dict[str, list[PhoneNumber]], int]:
-        """Find agents' numbers on the whole list of numbers, where that is worth its pages.
+    async def _scan_owners(self, resource: Resource[Any], ids: list[str]) -> tuple[dict[str, list[Any]], int]:
+        """Find owners' rows on the whole list, if that is worth its pages.
 
-        A number may name an agent that is gone, so agents that nobody has seen are looked for on their own list first;
-        either list may cost half of the single calls. Also return how many single calls are left for those not found.
+        A row may name an owner that is gone, so owners that were not seen are looked for on their own list first;
+        either list may cost half of the point reads. Also return how many point reads are left for those not found.
         """
+        assert resource.owner  # noqa: S101 - only owned rows have owners
+        known, owners = self._maps[resource.name], self._maps[resource.owner.name]
 
         def strangers() -> int:
-            return sum(id_ not in self._agents.rows for id_ in ids)
+            return sum(id_ not in owners.rows for id_ in ids)
 
         before = strangers()
         half = before // 2
-        agent_pages = await self._agents.sweep(self._agent_pages, half, lambda: min(half, strangers()))
+        owner_pages = await owners.scan(half, lambda: min(half, strangers()))
         seen = len(ids) - strangers()
-        number_pages = await self._numbers.sweep(
-            self._number_pages, seen, lambda: 0 if self._numbers.complete else seen, lambda: self._numbers.tell_owners
-        )
-        swept = await self._owned(ids, max(1, seen - number_pages))
-        self.session.bill.saved.swept += max(0, len(swept) - agent_pages - number_pages)
-        return swept, max(1, before - agent_pages) if self._agents.complete else before
+        pages = await known.scan(seen, lambda: 0 if known.complete else seen, lambda: known.tells_owners)
+        scanned = await self._listed_of(resource, ids, max(1, seen - pages))
+        self.session.usage.saved.swept += max(0, len(scanned) - owner_pages - pages)
+        return scanned, max(1, before - owner_pages) if owners.complete else before
 
-    async def _owned(self, ids: Sequence[str], room: int) -> dict[str, list[PhoneNumber]]:
-        """Return the numbers of agents as `Numbers.owned` does, once it is known what numbers without an agent mean.
+    async def _listed_of(self, resource: Resource[Any], ids: Sequence[str], room: int) -> dict[str, list[Any]]:
+        """Return the rows of owners as `IdentityMap.owned` does, once it is known what rows without an owner mean.
 
-        Up to `room` calls may go out for that.
+        Up to `room` calls may be sent for that.
         """
-        owned, tenant = self._numbers.owned(ids), self.session.tenant
-        if not self._numbers.silent or not tenant.told or tenant.silence_means_none is not None:
+        known = self._maps[resource.name]
+        owned, facts = known.owned(ids), known.owner_facts
+        if not known.silent or not facts.told or facts.silence_means_none is not None:
             return owned
-        await self.owner.load_batch(self._numbers.silent[: min(room, SAMPLES)])
-        return self._numbers.owned(ids)
+        await self._owner_ids(resource).load_batch(known.silent[: min(room, SAMPLES)])
+        return known.owned(ids)
 
-    async def _doubted(self, kind: ById, ids: Sequence[str], room: int, failed: Exception | None) -> dict[str, Any]:
-        """Fetch ids that a list did not have one call each, while there is `room`.
+    async def _doubted(
+        self, read: Callable[[str], Read], ids: Sequence[str], room: int, failed: Exception | None
+    ) -> dict[str, Any]:
+        """Read ids that a list did not have one by one, while there is `room`.
 
-        Where a whole list is right about as many as that, it is believed about the rest: they are not there.
+        If a whole list is right about as many as that, it is believed about the rest: they are not there.
         """
-        single = await self._each(kind, ids[:room], failed)
+        single = await self._each(read, ids[:room], failed)
         if any(value is not None for value in single.values()):
-            return single | await self._each(kind, ids[room:], failed)
+            return single | await self._each(read, ids[room:], failed)
         return dict.fromkeys(ids) | single
 
-    async def _each(self, kind: ById, ids: Sequence[str], failed: Exception | None) -> dict[str, Any]:
-        """Fetch ids one call each, or none where all `failed`; one that is not there, or not for this key, is None."""
+    async def _each(self, read: Callable[[str], Read], ids: Sequence[str], failed: Exception | None) -> dict[str, Any]:
+        """Send one call for each id, or none if all `failed`; one that is not there, or not for this key, is None."""
         if not ids:
             return {}
         found: dict[str, Any] = {}
-        answers = await self.session.read([Read(kind, id_) for id_ in ids], failed)
-        for id_, answer in zip(ids, answers, strict=True):
-            if isinstance(answer, Exception):
-                found[id_] = None if isinstance(answer, errors.NotFound) else answer
+        reads = [read(id_) for id_ in ids]
+        known = self._maps[reads[0].kind]
+        for id_, asked, result in zip(ids, reads, await self.session.read(reads, failed), strict=True):
+            if isinstance(result, Exception):
+                found[id_] = None if isinstance(result, errors.NotFound) else result
             else:
-                self._see(kind, answer)
-                found[id_] = answer.rows if kind == "agent_numbers" else answer.rows[0]
+                known.see_listing(result)
+                found[id_] = result.rows if asked.owner is not None else result.rows[0]
         return found
-
-    def _see(self, kind: ById, listing: Listing[Any]) -> None:
-        if kind == "agent":
-            self._agents.see(listing.rows)
-        else:
-            self._numbers.see_listing(listing)
 
 
 def _no_id() -> errors.BadAnswer:
     return errors.BadAnswer("The upstream's answer left out the id that this is asked for with; try again later.")
-
-
-def _answers(arrivals: Sequence[Arrival | Exception]) -> list[Answer]:
-    return [arrival.look() if isinstance(arrival, Arrival) else arrival for arrival in arrivals]
-
-
-def _whole(answers: Sequence[Answer]) -> list[Listing[Any]]:
-    """Return answers of which none may have failed.
-
-    Raises:
-        Exception: the first failure.
-    """
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    return answers  # type: ignore[return-value]  # as was just seen

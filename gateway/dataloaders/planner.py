@@ -6,7 +6,7 @@ nothing of tenants or time. The promise: never more than K + 1 calls for K keys 
 while its rows hold still.
 """
 
-from gateway.upstream.paging import MAX_LIMIT, PageRequest, Size
+from gateway.upstream.resources import MAX_LIMIT, PageRequest, Size
 
 
 def pages_to_read(keys: int, missing: int, size: Size | None, read: int) -> int:

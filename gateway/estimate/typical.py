@@ -66,7 +66,7 @@ class Typical:
     async def _run(self, client: Client, document: Document, variables: dict[str, Any]) -> int:
         session = await client.session(_KEY, "check")
         await self._engine.execute(document, None, variables, Context(session), ResponseSize(sys.maxsize))
-        return session.bill.spent
+        return session.usage.spent
 
 
 class _Filler(Visitor):

@@ -23,7 +23,7 @@ from graphql.language import OperationType, ast, print_ast
 from gateway.dataloaders.planner import pages_to_read
 from gateway.estimate.sizes import Sizes
 from gateway.schema.selection import collect_fields, response_key
-from gateway.upstream.paging import MAX_LIMIT, PageRequest, Size
+from gateway.upstream.resources import MAX_LIMIT, PageRequest, Size
 
 DEFAULT_FIRST = 50
 """What `first` is if an operation does not say (`schema.queries`)."""

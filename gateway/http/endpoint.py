@@ -234,7 +234,7 @@ def _bodies(results: _Result | list[_Result]) -> list[dict[str, Any]]:
 def _encode(request: _Request, results: _Result | list[_Result]) -> bytes:
     """Return the JSON of the response, with `extensions.quota` if the operations used or saved REST calls."""
     session = request.record.session
-    if session and (session.bill.touched or session.stale_age is not None):
+    if session and (session.usage.touched or session.stale_age is not None):
         quota = _quota(session)
         for body in _bodies(results):
             if "data" in body:
@@ -244,8 +244,8 @@ def _encode(request: _Request, results: _Result | list[_Result]) -> bytes:
 
 def _quota(session: Session) -> dict[str, Any]:
     """Return `extensions.quota`: REST calls spent and saved, and what is left of the key's quota."""
-    bill, state = session.bill, session.quota
-    quota: dict[str, Any] = {"spent": bill.spent, "saved": asdict(bill.saved)}
+    usage, state = session.usage, session.quota
+    quota: dict[str, Any] = {"spent": usage.spent, "saved": asdict(usage.saved)}
     if state:
         quota |= {"limit": state.limit, "remaining": state.remaining, "resetAt": state.reset_at}
     if session.stale_age is not None:

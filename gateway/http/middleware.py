@@ -131,8 +131,8 @@ class RequestLogging:
         metrics.seconds.observe(seconds)
         for code in record.codes:
             metrics.errors(code).inc()
-        if session and session.bill.touched:
-            for how, calls in asdict(session.bill.saved).items():
+        if session and session.usage.touched:
+            for how, calls in asdict(session.usage.saved).items():
                 saved = metrics.saved(how)
                 if calls:
                     saved.inc(calls)
@@ -146,7 +146,7 @@ class RequestLogging:
             "name": record.name and record.name[:MAX_NAME],
             "status": record.status,
             "codes": sorted(set(record.codes)),
-            "spent": session.bill.spent if session else 0,
+            "spent": session.usage.spent if session else 0,
             "ms": round(seconds * 1000, 1),
         }
         if record.operations is not None:

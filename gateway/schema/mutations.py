@@ -15,6 +15,7 @@ from gateway.schema.queries import NumberId
 from gateway.schema.types import PhoneNumber, known
 from gateway.upstream import models
 from gateway.upstream.errors import InvalidInput
+from gateway.upstream.resources import NUMBERS
 
 
 @strawberry.input(description="A number to add to your workspace.")
@@ -75,7 +76,8 @@ class Mutation:
     async def assign_phone_number(self, info: Info, input: AssignInput) -> "Written":  # noqa: A002
         """POST /numbers."""
         body = {"phoneNumber": input.phone_number, "agentId": input.agent_id}
-        return Written(await info.context.loaders.create_number(body | _given(friendlyName=input.friendly_name)))
+        body |= _given(friendlyName=input.friendly_name)
+        return Written(await info.context.loaders.write(NUMBERS, None, body))
 
     @strawberry.mutation(
         graphql_type=UpdatePhoneNumberPayload | None,
@@ -87,7 +89,7 @@ class Mutation:
         known(body.get("status"))
         if not body:
             raise InvalidInput("input changes nothing; give at least one of friendlyName, agentId and status.")
-        return Written(await info.context.loaders.update_number(id, body))
+        return Written(await info.context.loaders.write(NUMBERS, id, body))
 
     @strawberry.mutation(
         graphql_type=DeletePhoneNumberPayload | None,
@@ -95,14 +97,14 @@ class Mutation:
     )
     async def delete_phone_number(self, info: Info, id: NumberId) -> "Deleted":  # noqa: A002
         """DELETE /numbers/{id}."""
-        await info.context.loaders.delete_number(id)
+        await info.context.loaders.write(NUMBERS, id, None)
         return Deleted(id)
 
 
 class Written(msgspec.Struct):
     """Source of both payloads that hold a number."""
 
-    phone_number: models.PhoneNumber
+    phone_number: models.PhoneNumberRow
 
 
 class Deleted(msgspec.Struct):

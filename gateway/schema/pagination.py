@@ -16,7 +16,7 @@ import msgspec
 from gateway.dataloaders.planner import window
 from gateway.upstream.errors import InvalidInput
 from gateway.upstream.models import Listing, Row
-from gateway.upstream.paging import MAX_LIMIT, PageRequest
+from gateway.upstream.resources import MAX_LIMIT, PageRequest
 
 MAX_INT = 2**31 - 1
 """GraphQL's largest Int (specification, section 3.5.1)."""

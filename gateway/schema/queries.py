@@ -8,14 +8,13 @@ from typing import Annotated
 import strawberry
 from strawberry import UNSET
 
-from gateway.dataloaders.loaders import Owners
+from gateway.dataloaders.loaders import Ahead
 from gateway.schema.context import Info, only, reaches_numbers
 from gateway.schema.pagination import Connection, connect
 from gateway.schema.types import Agent, AgentConnection, PhoneNumber, PhoneNumberConnection, RateLimit, known
 from gateway.upstream import errors, models
-from gateway.upstream.paging import PageRequest
 from gateway.upstream.quota import QuotaState
-from gateway.upstream.reads import check_id
+from gateway.upstream.resources import AGENTS, NUMBERS, PageRequest, check_id
 
 MAX_SEARCH = 200
 """Characters of a search; the upstream names no bound, but a URL has one."""
@@ -35,16 +34,16 @@ class Query:
         description="One agent; null where this key cannot see it. One REST call; with nothing but `id` and `numbers`"
         " selected, that one brings the numbers too.",
     )
-    async def agent(self, info: Info, id: AgentId) -> models.Agent | models.AgentRef | None:  # noqa: A002
+    async def agent(self, info: Info, id: AgentId) -> models.AgentRow | models.RowRef | None:  # noqa: A002
         """Load one agent."""
         loaders = info.context.loaders
         check_id(id)
         if not only(info, {"id", "numbers"}) or "numbers" not in info.context.selected(info):
-            return await loaders.agent.load(id)
+            return await loaders.objects(AGENTS).load(id)
         try:
-            return None if await loaders.agent_numbers.load(id) is None else models.AgentRef(id)
+            return None if await loaders.owned(NUMBERS).load(id) is None else models.RowRef(id)
         except errors.UpstreamError:
-            return models.AgentRef(id)  # the error is told once more where it belongs, at `numbers`
+            return models.RowRef(id)  # the error is told once more where it belongs, at `numbers`
 
     @strawberry.field(
         graphql_type=AgentConnection | None,
@@ -62,18 +61,19 @@ class Query:
             str | None,
             strawberry.argument(description="Only agents with this in name or description, in any case of letters."),
         ] = UNSET,
-    ) -> Connection[models.Agent]:
+    ) -> Connection[models.AgentRow]:
         """Load a page of agents."""
         known(status)
         if search and len(search) > MAX_SEARCH:
             raise errors.InvalidInput(f"search may have {MAX_SEARCH} characters, not {len(search)}.")
         loaders, status, search = info.context.loaders, status or None, search or None
-        size = loaders.size("agents") if status is None and search is None else None
-        ahead = reaches_numbers(info)
+        filters = {"status": status and status.value, "search": search}
+        size = None if any(filters.values()) else loaders.size(AGENTS)
+        reaches = reaches_numbers(info)
 
-        async def fetch(pages: list[PageRequest], rows: int | None) -> list[models.Listing[models.Agent]]:
-            owners = Owners(first if rows is None else rows, sure=rows is not None) if ahead else None
-            return await loaders.agents(pages, status, search, owners)
+        async def fetch(pages: list[PageRequest], rows: int | None) -> list[models.Listing[models.AgentRow]]:
+            ahead = Ahead(NUMBERS, first if rows is None else rows, sure=rows is not None) if reaches else None
+            return await loaders.pages(AGENTS, pages, filters, ahead)
 
         return await connect(
             fetch,
@@ -87,9 +87,9 @@ class Query:
         graphql_type=PhoneNumber | None,
         description="One phone number; null where this key cannot see it. One REST call.",
     )
-    async def phone_number(self, info: Info, id: NumberId) -> models.PhoneNumber | None:  # noqa: A002
+    async def phone_number(self, info: Info, id: NumberId) -> models.PhoneNumberRow | None:  # noqa: A002
         """Load one number."""
-        return await info.context.loaders.number.load(check_id(id))
+        return await info.context.loaders.objects(NUMBERS).load(check_id(id))
 
     @strawberry.field(
         graphql_type=PhoneNumberConnection | None,
@@ -103,13 +103,14 @@ class Query:
         status: Annotated[
             models.PhoneNumberStatus | None, strawberry.argument(description="Only numbers in this state.")
         ] = UNSET,
-    ) -> Connection[models.PhoneNumber]:
+    ) -> Connection[models.PhoneNumberRow]:
         """Load a page of numbers."""
         known(status)
         loaders, status = info.context.loaders, status or None
-        size = loaders.size("numbers") if status is None else None
+        filters = {"status": status and status.value}
+        size = None if any(filters.values()) else loaders.size(NUMBERS)
         return await connect(
-            lambda pages, _: loaders.numbers(pages, status),
+            lambda pages, _: loaders.pages(NUMBERS, pages, filters),
             first,
             after or None,
             filters=("numbers", status and status.value),

@@ -15,6 +15,7 @@ from strawberry import UNSET, Parent
 from gateway.schema.context import Info, Look, only
 from gateway.upstream import models
 from gateway.upstream.errors import InvalidInput
+from gateway.upstream.resources import AGENTS, NUMBERS
 
 DateTime = NewType("DateTime", str)
 T = TypeVar("T")
@@ -80,52 +81,55 @@ def known(*values: object) -> None:
         raise InvalidInput("UNKNOWN stands for values the gateway does not know and cannot be asked for; leave it out.")
 
 
-async def _agent_of(root: Parent[models.PhoneNumber], info: Info) -> models.Agent | models.AgentRef | None:
+async def _agent_of(root: Parent[models.PhoneNumberRow], info: Info) -> models.AgentRow | models.RowRef | None:
     """Load a number's agent, or only name it."""
     loaders = info.context.loaders
-    (id_,) = await loaders.owners([root])
+    (id_,) = await loaders.owner_ids(NUMBERS, [root])
     if isinstance(id_, Exception):
         raise id_
     if id_ is None:
         return None
-    return loaders.ref(id_) if only(info, {"id"}) else await loaders.agent.load(id_)
+    return loaders.ref(AGENTS, id_) if only(info, {"id"}) else await loaders.objects(AGENTS).load(id_)
 
 
 async def _agents_of(
-    look: Look, numbers: Sequence[models.PhoneNumber]
-) -> Sequence[models.Agent | models.AgentRef | Exception | None]:
+    look: Look, numbers: Sequence[models.PhoneNumberRow]
+) -> Sequence[models.AgentRow | models.RowRef | Exception | None]:
     """Do `_agent_of` for many numbers; what fails is an exception in its place."""
     loaders = look.context.loaders
-    ids = await loaders.owners(numbers)
+    ids = await loaders.owner_ids(NUMBERS, numbers)
     distinct = [id_ for id_ in dict.fromkeys(ids) if isinstance(id_, str)]
-    agents = map(loaders.ref, distinct) if only(look, {"id"}) else await loaders.agent.load_batch(distinct)
+    if only(look, {"id"}):
+        agents: Sequence[Any] = [loaders.ref(AGENTS, id_) for id_ in distinct]
+    else:
+        agents = await loaders.objects(AGENTS).load_batch(distinct)
     found: dict[Any, Any] = dict(zip(distinct, agents, strict=True))
     return [id_ if isinstance(id_, Exception) else found.get(id_) for id_ in ids]
 
 
 async def _numbers_of(
-    root: Parent[models.Agent],
+    root: Parent[models.AgentRow],
     info: Info,
     status: Annotated[
         models.PhoneNumberStatus | None,
         strawberry.argument(description="Only numbers in this state. Costs nothing more."),
     ] = UNSET,
-) -> list[models.PhoneNumber] | None:
+) -> list[models.PhoneNumberRow] | None:
     """Load an agent's numbers, and pick those in a state."""
     known(status)
-    return _in_state(await info.context.loaders.agent_numbers.load(root.id), status)
+    return _in_state(await info.context.loaders.owned(NUMBERS).load(root.id), status)
 
 
 async def _numbers_of_all(
-    look: Look, agents: Sequence[models.Agent | models.AgentRef], status: models.PhoneNumberStatus | None = None
-) -> Sequence[list[models.PhoneNumber] | Exception | None]:
+    look: Look, agents: Sequence[models.AgentRow | models.RowRef], status: models.PhoneNumberStatus | None = None
+) -> Sequence[list[models.PhoneNumberRow] | Exception | None]:
     """Do `_numbers_of` for many agents; what fails is an exception in its place."""
     known(status)
-    found = await look.context.loaders.agent_numbers.load_batch([agent.id for agent in agents])
+    found = await look.context.loaders.owned(NUMBERS).load_batch([agent.id for agent in agents])
     return [_in_state(numbers, status) for numbers in found] if status else found
 
 
-def _in_state(numbers: T, status: models.PhoneNumberStatus | None) -> T | list[models.PhoneNumber]:
+def _in_state(numbers: T, status: models.PhoneNumberStatus | None) -> T | list[models.PhoneNumberRow]:
     """Pick the numbers in a state; without one, or where there are no numbers, return what came."""
     if not status or not isinstance(numbers, list):
         return numbers
@@ -134,7 +138,7 @@ def _in_state(numbers: T, status: models.PhoneNumberStatus | None) -> T | list[m
 
 @strawberry.type(description="A phone number of your workspace.")
 class PhoneNumber:
-    """Reads a `models.PhoneNumber`."""
+    """Reads a `models.PhoneNumberRow`."""
 
     id: strawberry.ID = strawberry.field(description="The id, as the upstream writes it.")
     phone_number: str = strawberry.field(description="The number in E.164, such as +4930123456.")
@@ -153,7 +157,7 @@ class PhoneNumber:
 
 @strawberry.type(description="A voice agent of your workspace.")
 class Agent:
-    """Reads a `models.Agent`."""
+    """Reads a `models.AgentRow`."""
 
     id: strawberry.ID = strawberry.field(description="The id, as the upstream writes it.")
     name: str = strawberry.field(description="The agent's name.")

@@ -1,49 +1,57 @@
-"""The REST API of Omnia, one method per call.
+"""REST calls: one `Client` for each process, one `Session` for each operation, one `Call` for each REST call.
 
-`loaders` calls a `Session`, which belongs to one operation and one API key; all sessions share one
-`Client` with its connections and its tenants. A call is admitted (key, budget, quota), shared with
-whoever of the same tenant asks for the same meanwhile, sent, tried again where `retry` allows it, and
-decoded into `models`. Facts: the vendor's "Phone Numbers" page and its OpenAPI 1.0.0.
+A read is answered by the cache, or joins an identical call of its tenant that is in flight, or is admitted (key,
+budget, quota), sent, tried again if its connection failed, and decoded. A write is sent once, to its end even if the
+client leaves. Facts: the vendor's "Phone Numbers" page and its OpenAPI 1.0.0.
 """
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import httpx
-import msgspec
 
 from gateway.observability.logging import log
 from gateway.settings import Settings
-from gateway.upstream import errors, models
-from gateway.upstream.attempt import HttpClient
-from gateway.upstream.calls import Call, Path
-from gateway.upstream.inflight import Arrival, Flight
-from gateway.upstream.paging import Size
+from gateway.upstream import errors
+from gateway.upstream.attempt import HttpClient, Response, error_for, summary
+from gateway.upstream.models import Listing
 from gateway.upstream.quota import QuotaState
-from gateway.upstream.reads import LONG, Read, check_deleted, decode_written, number_path
 from gateway.upstream.redis_sync import Learned, Replicas, Wrote
-from gateway.upstream.tenants import Bill, Tenant, Tenants
+from gateway.upstream.resources import LONG, Read, Size, Write
+from gateway.upstream.tenants import Tenant, Tenants, Usage
 from gateway.upstream.transport.base import Request
 
-_ENCODE = msgspec.json.Encoder().encode
+ATTEMPTS = 2
+"""Attempts of one REST call at most."""
+
+_GIVEN_UP = "The call to the upstream was given up; try again later."
 
 T = TypeVar("T")
 
-Answer = models.Listing[Any] | Exception
-"""What a read came to; one that failed is worth as much to the caller as one that did not."""
+Result = Listing[Any] | Exception
+"""A listing, or the exception; failures are returned, not raised."""
+
+
+def may_retry(method: str, attempts: int, *, connection_failed: bool) -> bool:
+    """Return whether a call may be sent again after so many attempts.
+
+    A read whose connection failed is tried once more, because the connection may have been a stale one of the pool. A
+    write is not, since it may have been carried out; nor is a call that was answered, because it counts.
+    """
+    return method == "GET" and connection_failed and attempts < ATTEMPTS
 
 
 class Client:
-    """The one REST API of a gateway process: its connections and what is kept for each tenant.
+    """The REST API of a gateway process: its connections and its tenants.
 
     Args:
         settings: the upstream's address, timeouts and caps.
-        transport: stands in for the network, in tests.
+        transport: replaces the network, in tests.
         clock: unix seconds.
-        sent: called for each REST call that was sent.
+        sent: called after each attempt that was sent.
     """
 
     def __init__(
@@ -55,10 +63,10 @@ class Client:
     ) -> None:
         self.settings = settings
         self.clock = clock
+        self.sent = sent
         self.tenants = Tenants(settings.cache_bytes)
         self.update_method = "PUT"
-        self._judged = False
-        http = HttpClient(
+        self.http = HttpClient(
             settings.upstream_url,
             timeout=settings.upstream_timeout,
             connections=settings.upstream_connections,
@@ -66,10 +74,9 @@ class Client:
             max_bytes=settings.max_upstream_bytes,
             transport=transport,
         )
-        self.path = Path(http, clock, settings.max_rest_calls, self.tenants.keep, sent)
         self.remembers = bool(settings.cache_ttl or settings.stale_if_error)
-        self.joins = settings.workers == 1 or bool(settings.redis_url)
-        """Whether operations join each other's reads: a worker must know of the others' writes, or those are older."""
+        self.shares = settings.workers == 1 or bool(settings.redis_url)
+        """Whether operations join each other's reads. A worker that does not know of other workers' writes must not."""
         self.replicas: Replicas | None = None
         if settings.redis_url:
             lasts = max(settings.cache_ttl, settings.stale_if_error)
@@ -81,30 +88,31 @@ class Client:
                 timeout=settings.redis_timeout,
                 clock=clock,
             )
-        self.background: set[asyncio.Task[Any]] = set()
-        """What goes on without a caller: writes that he left, replicas being told of answers."""
+        self._background: set[asyncio.Task[Any]] = set()
+        self._judged = False
 
     async def start(self) -> None:
-        """Get to know the other replicas, if there are any."""
+        """Connect to the other replicas, if there are any."""
         if self.replicas:
             await self.replicas.start()
 
     async def aclose(self) -> None:
-        """Let writes under way end, then close every connection."""
-        while self.background:
-            await asyncio.wait(self.background)
+        """Wait for writes in flight, then close every connection."""
+        while self._background:
+            await asyncio.wait(self._background)
         if self.replicas:
             await self.replicas.aclose()
-        await self.path.http.aclose()
+        await self.http.aclose()
 
-    def watch(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
-        """Keep a task that nobody may be waiting for."""
-        self.background.add(task)
-        task.add_done_callback(self.background.discard)
+    def keep(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
+        """Keep a task that goes on even if nobody waits for it: a write, or a message to other replicas."""
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
         return task
 
-    def judge_reserve(self, quota: QuotaState | None, reserve: int) -> None:
-        """Warn, once, of a reserve that leaves nothing of a key's quota for anything but single reads and writes."""
+    def warn_of_reserve(self, quota: QuotaState | None) -> None:
+        """Warn, once, if the reserve leaves nothing of a key's quota for list scans."""
+        reserve = self.settings.quota_reserve
         if quota and 0 < quota.limit <= reserve and not self._judged:
             self._judged = True
             log.warning("quota_reserve_above_limit", reserve=reserve, limit=quota.limit, effect="no list is swept")
@@ -112,7 +120,7 @@ class Client:
     async def session(self, api_key: str, request_id: str, *, fresh: bool = False) -> "Session":
         """Open the session of one operation; without a key its first call raises `errors.NoKey`.
 
-        `fresh` keeps remembered answers out of it.
+        `fresh` bypasses the cache.
         """
         tenant = self.tenants[api_key]
         if self.replicas and api_key:
@@ -121,32 +129,32 @@ class Client:
 
 
 class Session:
-    """The REST calls of one operation, all with one API key, and their bill.
+    """The REST calls of one operation, all with one API key, and their usage.
 
-    Writes raise `errors.UpstreamError`, reads return it. Ids are checked before they enter a path.
+    Writes raise `errors.UpstreamError`, reads return it.
     """
 
     def __init__(self, client: Client, tenant: Tenant, headers: dict[str, str], *, fresh: bool) -> None:
+        self.client = client
         self.tenant = tenant
-        self.bill = Bill()
-        self.stale_age: float | None = None
-        """Seconds of age of the oldest answer that was served only because the upstream could not; else None."""
-        self.has_key = bool(headers["X-API-Key"])
-        self._over = False
-        self._client = client
-        self._headers = {**headers, "Accept": "application/json", "Accept-Encoding": "gzip"}
-        self._max_age = 0.0 if fresh else client.settings.cache_ttl
-        self.remembers = self._max_age > 0
-        """Whether answers may come from memory."""
-        self._max_stale = 0.0 if fresh else client.settings.stale_if_error
         self.clock = client.clock
-        self._loop = asyncio.get_running_loop()
-        self._deadline = self._loop.time() + client.settings.deadline
+        self.usage = Usage()
+        self.stale_age: float | None = None
+        """Age in seconds of the oldest response that was used because the upstream failed; None without one."""
+        self.has_key = bool(headers["X-API-Key"])
+        self.loop = asyncio.get_running_loop()
+        self._deadline = self.loop.time() + client.settings.deadline
+        self._over = False
+        self.headers = {**headers, "Accept": "application/json", "Accept-Encoding": "gzip"}
+        self._max_age = 0.0 if fresh else client.settings.cache_ttl
+        self._max_stale = 0.0 if fresh else client.settings.stale_if_error
+        self.remembers = self._max_age > 0
+        """Whether the cache may answer."""
 
     def finish(self, then: Callable[[], object]) -> None:
-        """Begin no REST call any more, and call this once all have ended."""
+        """Admit no more REST calls, and call `then` once all have ended."""
         self._over = True
-        self.bill.when_settled(then)
+        self.usage.when_settled(then)
 
     @property
     def quota(self) -> QuotaState | None:
@@ -156,190 +164,357 @@ class Session:
     @property
     def affordable(self) -> int:
         """REST calls that the budget and the known quota still allow."""
-        left, quota = self._client.settings.max_rest_calls - self.bill.charged, self.quota
+        left, quota = self.client.settings.max_rest_calls - self.usage.charged, self.quota
         return left if quota is None else min(left, quota.remaining)
 
-    @property
-    def _left(self) -> float:
-        """Seconds until the deadline."""
-        return max(0.0, self._deadline - self._loop.time())
-
     def check_deadline(self) -> None:
-        """Raise `errors.TimedOut` where the operation's deadline has passed."""
-        if self._loop.time() > self._deadline:
-            raise self._too_late()
+        """Raise `errors.TimedOut` if the operation's deadline has passed."""
+        if self.loop.time() > self._deadline:
+            raise self.too_late()
 
-    async def read(self, reads: Sequence[Read], failed: Exception | None = None) -> list[Answer]:
-        """Answer GETs, all of them at once; failures are values, each in its place.
+    def too_late(self) -> errors.TimedOut:
+        """Return the error of an operation whose deadline has passed."""
+        seconds = self.client.settings.deadline
+        return errors.TimedOut(f"The operation took longer than {seconds:g} s; ask for less at once.")
 
-        With `failed`, which stopped other calls, only what is remembered answers in place of it.
-        """
+    async def read(self, reads: Sequence[Read], failed: Exception | None = None) -> list[Result]:
+        """Answer GETs, all at once. With `failed`, the error of earlier calls, only the cache answers."""
         if failed is not None:
-            return [self._outdated(read, failed) for read in reads]
-        return [arrival.look() for arrival in await self.fetch(reads)]
-
-    async def fetch(self, reads: Sequence[Read]) -> list[Arrival]:
-        """Bring answers to GETs, as `read`: from memory, from flights of this tenant under way, or by calls."""
-        flights: list[Flight] = []
-        arrivals = [self._arrival(read, flights) for read in reads]
-        if flights and not await self.tenant.flights.join(flights, self._left):
-            for arrival in arrivals:
-                arrival.look()  # what is late now must not be there when it is asked for
-        return arrivals
-
-    async def create_number(self, body: models.Body) -> models.Listing[models.PhoneNumber]:
-        """POST /numbers."""
-        return await self._write("POST", None, body)
-
-    async def update_number(self, id_: str, body: models.Body) -> models.Listing[models.PhoneNumber]:
-        """PUT /numbers/{id}, or PATCH once the upstream has said that there is no PUT."""
-        client, method = self._client, self._client.update_method
+            return [self.stale(read, failed) for read in reads]
+        pending = [self.start(read) for read in reads]
         try:
-            return await self._write(method, id_, body)
-        except errors.Rejected as error:
-            # the vendor's page says PUT, its newer documents PATCH: the upstream's own word settles it
-            if method == "PATCH" or error.answer is None or error.answer.status != 405:
-                raise
-        client.update_method = "PATCH"
-        return await self._write("PATCH", id_, body)
+            await self.wait(pending)
+            return [one.result() for one in pending]
+        finally:
+            for one in pending:
+                one.release()
 
-    async def delete_number(self, id_: str) -> None:
-        """DELETE /numbers/{id}; the answer has no content."""
-        await self._write("DELETE", id_, None)
-
-    def recall(self, read: Read) -> models.Listing[Any] | None:
-        """Return an answer that is remembered and young enough, without a call."""
-        held = self.tenant.memory.recall(read, self.clock() - self._max_age) if self.remembers else None
-        if held is None:
-            return None
-        self.bill.saved.cached += 1
-        return held.listing
-
-    def _outdated(self, read: Read, error: Exception) -> Answer:
-        """Answer from memory because the upstream did not, and note the answer's age; or return the error."""
-        may = self._max_stale and isinstance(error, errors.Failed | errors.RateLimited | errors.QuotaSpent)
-        stale = self.tenant.memory.recall(read, self.clock() - self._max_stale) if may else None
-        if stale is None:
-            return error
-        self.bill.saved.cached += 1
-        self.stale_age = max(self.stale_age or 0.0, self.clock() - stale.at)
-        return stale.listing
-
-    def _arrival(self, read: Read, flights: list[Flight]) -> Arrival:
-        answer: Answer | None = self.recall(read)
-        if answer is None:
-            try:
-                flight = self._board(read)
-            except errors.UpstreamError as error:
-                answer = self._outdated(read, error)
+    def start(self, read: Read) -> "LazyResult":
+        """Answer a GET from the cache, join an identical call of this tenant in flight, or start a call."""
+        if listing := self.recall(read):
+            return LazyResult(self, read, listing)
+        try:
+            target = read.target
+            key = target if self.client.shares else (target, id(self.usage))
+            call = self.tenant.in_flight.get(key)
+            if call is None:
+                call = self.tenant.in_flight[key] = Call(self, "GET", read, target, key)
+                call.launch(call.get(read), self.loop)
             else:
-                flights.append(flight)
-                return Arrival(partial(self._landed, read, flight))
-        return Arrival(lambda: answer)
+                self.usage.saved.coalesced += call.usage is not self.usage
+        except errors.UpstreamError as error:
+            return LazyResult(self, read, self.stale(read, error))
+        return LazyResult(self, read, call)
 
-    def _board(self, read: Read) -> Flight:
-        """Join the flight that a GET is on, or launch it."""
-        target, flights = read.target, self.tenant.flights
-        key = target if self._client.joins else (target, id(self.bill))
-        if flight := flights.find(key):
-            self.bill.saved.coalesced += flight.payer is not self.bill
-            return flight
-        call, at, wrote = self._admit("GET", target, None), self.clock(), (self.tenant.log.base, flights.writes)
-        decoded: list[Any] = []
-        task = call.launch(self._fly(read, call, at, wrote[0], decoded))
-        return flights.launch(key, task, partial(self._land, read, call, at, wrote, decoded), self.bill)
+    async def wait(self, pending: Sequence["LazyResult"]) -> None:
+        """Wait for calls until all have ended, or until the deadline."""
+        tasks = [one.call.task for one in pending if one.call]
+        if tasks:
+            # unlike gather it leaves the calls to others if it is cancelled, and needs no task for each
+            _, late = await asyncio.wait(tasks, timeout=max(0.0, self._deadline - self.loop.time()))
+            if late:
+                for one in pending:
+                    one.result()  # a response that arrives after the deadline is not used
 
-    def _landed(self, read: Read, flight: Flight) -> Answer:
-        answer: Answer = flight.outcome or self._too_late()
-        return self._outdated(read, answer) if isinstance(answer, Exception) else answer
+    def recall(self, read: Read) -> Listing[Any] | None:
+        """Return a cached response that is young enough, without a call."""
+        cached = self.tenant.cache.get(read, self.clock() - self._max_age) if self.remembers else None
+        if cached is None:
+            return None
+        self.usage.saved.cached += 1
+        return cached.listing
 
-    async def _fly(self, read: Read, call: Call, at: float, base: str, decoded: list[Any]) -> bytes:
-        """Send a GET; the rows of a long answer are `decoded` already when it ends."""
+    def stale(self, read: Read, error: Exception) -> Result:
+        """Return a cached response because the upstream failed, and note its age; or return the error."""
+        may = self._max_stale and isinstance(error, errors.Failed | errors.RateLimited | errors.QuotaSpent)
+        cached = self.tenant.cache.get(read, self.clock() - self._max_stale) if may else None
+        if cached is None:
+            return error
+        self.usage.saved.cached += 1
+        self.stale_age = max(self.stale_age or 0.0, self.clock() - cached.at)
+        return cached.listing
+
+    async def write(self, write: Write) -> Listing[Any]:
+        """Create, update or delete an object; return the row that the response holds, if any.
+
+        An update is a PUT, or a PATCH once the upstream has said that there is no PUT.
+        """
+        method = "POST" if write.id is None else "DELETE" if write.body is None else self.client.update_method
         try:
-            body = await call.send()
-        except errors.RateLimited:
-            if replicas := self._client.replicas:
-                learned = Learned(read, "", at, base, None, self.quota)
-                self._client.watch(asyncio.ensure_future(replicas.learned(self.tenant, learned, b"")))
-            raise
-        if len(body) > LONG:
-            decoded.append(await read.decode_slowly(body))
-        return body
+            return await self._write(method, write)
+        except errors.Rejected as error:
+            # the vendor's page says PUT, its newer documents PATCH: the upstream's response settles it
+            if method != "PUT" or error.answer is None or error.answer.status != 405:
+                raise
+        self.client.update_method = "PATCH"
+        return await self._write("PATCH", write)
 
-    def _land(
-        self, read: Read, call: Call, at: float, wrote: tuple[str, int], decoded: list[Any], body: bytes
-    ) -> models.Listing[Any]:
-        """Decode an answer and remember it, unless a write has come between."""
-        client, tenant = self._client, self.tenant
-        listing = call.read(lambda body: read.decode(body, *decoded))
-        size = None
-        if read.whole and read.page and listing.pagination:
-            listing.pagination.total = tenant.correct(read.kind, listing.pagination.total)
-            size = Size.told(read.page, listing.pagination.total, listing.pagination.limit)
-            tenant.learn(read.kind, size, at)
-        base, writes = wrote
-        if writes == tenant.flights.writes:
-            if client.remembers:
-                tenant.memory.hold(read, listing, at, len(body))
-            if client.replicas:
-                learned = Learned(read, "", at, base, size, self.quota)
-                client.watch(asyncio.ensure_future(client.replicas.learned(tenant, learned, body)))
-        return listing
-
-    async def _write(
-        self, method: str, id_: str | None, body: models.Body | None
-    ) -> models.Listing[models.PhoneNumber]:
-        """Send a write, once, to its end even if the caller leaves; reads asked for from now on see its outcome."""
-        target = "/numbers" if id_ is None else number_path(id_)
-        call = self._admit(method, target, None if body is None else _ENCODE(body))
-        wrote = Wrote(id_, [body["agentId"]] if body and "agentId" in body else [])
+    async def _write(self, method: str, write: Write) -> Listing[Any]:
+        """Send a write, to its end even if the client leaves; reads that start from now on see its outcome."""
+        call = Call(self, method, write, write.target)
         telling: list[asyncio.Task[None]] = []
-        task = self._client.watch(call.launch(self._carry_out(call, wrote, body, telling)))
+        task = self.client.keep(call.launch(call.write(write, telling), self.loop))
         try:
-            done, _ = await asyncio.wait((task,), timeout=self._left)
+            done, _ = await asyncio.wait((task,), timeout=max(0.0, self._deadline - self.loop.time()))
             if not done:
-                raise self._too_late()
+                raise self.too_late()
             if telling:
-                await asyncio.wait(telling, timeout=self._left)
+                await asyncio.wait(telling, timeout=max(0.0, self._deadline - self.loop.time()))
             return task.result()
         except errors.Failed as error:
             raise errors.in_doubt(error) from error
 
-    async def _carry_out(
-        self, call: Call, wrote: Wrote, body: models.Body | None, telling: list[asyncio.Task[None]]
-    ) -> models.Listing[models.PhoneNumber]:
-        """Send a write and forget what it may have made stale; `telling` is when the other replicas do."""
-        self.tenant.flights.forget()
+    def admit(self, *, write: bool) -> None:
+        """Count a REST call as reserved.
+
+        Raises:
+            errors.NoKey: the client sent no API key.
+            errors.BudgetExceeded: the operation may spend no more.
+            errors.QuotaSpent: the quota has no call left for this.
+        """
+        if self._over:
+            raise self.too_late()
+        if not self.has_key:
+            raise errors.NoKey("Send your Omnia API key in the X-API-Key header.")
+        settings, usage = self.client.settings, self.usage
+        if usage.charged >= settings.max_rest_calls:
+            raise errors.BudgetExceeded(
+                f"This operation may spend {settings.max_rest_calls} REST calls; ask for less at once."
+            )
+        reserve = 0 if write or not usage.charged else settings.quota_reserve
+        wait = self.tenant.quota.refuse_for(self.clock(), reserve)
+        if wait is not None:
+            self.client.warn_of_reserve(self.quota if reserve else None)
+            spent = f"down to the last {reserve}, kept for single reads and writes" if reserve else "spent"
+            refusal = errors.QuotaSpent(f"Your key's quota of REST calls is {spent}; try again in {wait} s.")
+            refusal.retry_after = wait
+            raise refusal
+        usage.reserved += 1
+        usage.unsettled += 1
+
+
+class LazyResult:
+    """The result of one read in one operation, decoded when it is first asked for.
+
+    Responses stay bytes until the operation has all that it waits for, so that what it works on is still in the
+    processor's cache: 100 agents with 20 pages of numbers take 3.1 ms of CPU for 4 clients at once, and 5.6 if each
+    response is decoded when it arrives. A call that no result waits for any more is cancelled.
+    """
+
+    __slots__ = ("_read", "_result", "_session", "call")
+
+    def __init__(self, session: Session, read: Read, found: "Result | Call") -> None:
+        self.call: Call | None = None
+        self._session = session
+        self._read = read
+        self._result: Result | None = None
+        if isinstance(found, Call):
+            found.waiters += 1
+            self.call = found
+        else:
+            self._result = found
+
+    def result(self) -> Result:
+        """Return the listing, or the exception that the read failed with; a call in flight is too late."""
+        if self._result is None:
+            found = (self.call and self.call.result()) or self._session.too_late()
+            self._result = self._session.stale(self._read, found) if isinstance(found, Exception) else found
+            self.release()
+        return self._result
+
+    def release(self) -> None:
+        """Stop waiting for the call."""
+        if self.call:
+            self.call.leave()
+            self.call = None
+
+
+class Call:
+    """One REST call: counted, sent, tried again, decoded. Operations of a tenant may share a GET."""
+
+    def __init__(self, session: Session, method: str, asked: Read | Write, target: str, key: object = None) -> None:
+        session.admit(write=isinstance(asked, Write))
+        client, tenant = session.client, session.tenant
+        body = asked.content if isinstance(asked, Write) else None
+        self.usage = session.usage
+        self.waiters = 0
+        self.task: asyncio.Task[Any]
+        self._client = client
+        self._tenant = tenant
+        self._asked = asked
+        self._request = Request(method, target, session.headers, body, tenant.name)
+        self._key = key
+        self._at, self._base, self._writes = client.clock(), tenant.log.base, tenant.writes
+        self._since = tenant.quota.begin()
+        self._number = 0
+        """Of its response, for the quota."""
+        self._reserved = True
+        """Whether an attempt is counted that was not sent."""
+        self._response: Response | None = None
+        self._rows: Any = None
+        self._result: Result | None = None
+
+    def launch(self, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> asyncio.Task[T]:
+        """Run the call in a task of its own."""
+        self.task = loop.create_task(work)
+        self.task.add_done_callback(self._ended)
+        return self.task
+
+    def leave(self) -> None:
+        """Stop waiting; the last one to leave cancels the call."""
+        self.waiters -= 1
+        if not self.waiters and not self.task.done():
+            self._remove()
+            self.task.cancel()
+
+    def result(self) -> Result | None:
+        """Return what a GET came to, decoded once for all who share it; None while it is in flight."""
+        if self._result is None and self.task.done():
+            failed = errors.Unavailable(_GIVEN_UP) if self.task.cancelled() else self.task.exception()
+            self._result = failed or self._remember()  # type: ignore[assignment]  # a task ends with an Exception
+        return self._result
+
+    async def get(self, read: Read) -> None:
+        """Send a GET; the rows of a long response are decoded in slices."""
+        try:
+            body = await self._send()
+        except errors.RateLimited:
+            self._tell(read, b"", None)
+            raise
+        if len(body) > LONG:
+            self._rows = await read.decode_slowly(body)
+
+    async def write(self, write: Write, telling: list[asyncio.Task[None]]) -> Listing[Any]:
+        """Send a write and forget what it may have made stale; `telling` are the messages to other replicas."""
+        client, tenant = self._client, self._tenant
+        tenant.forget_reads()
         carried_out = True
         try:
-            await call.send()
-            if body is None:
-                return call.read(lambda answer: check_deleted(answer, wrote.number_id))
-            return call.read(lambda answer: decode_written(answer, body, wrote.number_id))
+            await self._send()
+            return self._decoded()
         except errors.Unauthenticated:
-            carried_out = False  # whoever makes up keys leaves nothing behind
+            carried_out = False  # a made-up key leaves nothing behind
             raise
         finally:
             if carried_out:
-                self.tenant.forget(wrote.number_id, wrote.agents)
-            if carried_out and (replicas := self._client.replicas):
-                telling.append(self._client.watch(asyncio.ensure_future(replicas.wrote(self.tenant, wrote))))
+                tenant.forget(write.kind, write.id, write.owners)
+            if carried_out and client.replicas:
+                wrote = Wrote(write.kind, write.id, write.owners)
+                telling.append(client.keep(asyncio.ensure_future(client.replicas.wrote(tenant, wrote))))
 
-    def _admit(self, method: str, target: str, body: bytes | None) -> Call:
-        """Put a call on the bill, or refuse it where it has no key, no budget or no quota."""
-        if self._over:
-            raise self._too_late()
-        if not self.has_key:
-            raise errors.NoKey("Send your Omnia API key in the X-API-Key header.")
-        client = self._client
-        reserve = client.settings.quota_reserve if method == "GET" and self.bill.charged > 0 else 0
+    async def _send(self) -> bytes:
+        """Send attempt after attempt as `may_retry` allows, and return the body of a success."""
+        for attempts in itertools.count(1):
+            try:
+                response = await self._attempt()
+                break
+            except errors.Failed as failure:
+                failed = isinstance(failure, errors.Unavailable)
+                if not may_retry(self._request.method, attempts, connection_failed=failed) or not self._reserve():
+                    raise
+        now, quota = self._client.clock(), self._tenant.quota
+        self._response = response
+        self._number = quota.answered()
+        success = 200 <= response.status < 300
+        if response.verified or not success:
+            self._learn(response, now)
+        if success:
+            return response.body
+        error = error_for(response, self._request.headers["X-API-Key"])
+        if isinstance(error, errors.RateLimited):
+            error.retry_after = quota.refuse_for(now)
+        raise error
+
+    async def _attempt(self) -> Response:
         try:
-            request = Request(method, target, self._headers, body, self.tenant.name)
-            return client.path.admit(self.bill, self.tenant, reserve, request)
-        except errors.QuotaSpent:
-            client.judge_reserve(self.quota, reserve)
+            return await self._client.http.attempt(self._request, self._sending)
+        except errors.Failed as failure:
+            if not failure.reached and not self._reserved:
+                self.usage.spent -= 1
+                self.usage.reserved += 1
+                self._reserved = True
             raise
+        finally:
+            if not self._reserved:
+                self._client.sent()
 
-    def _too_late(self) -> errors.TimedOut:
-        seconds = self._client.settings.deadline
-        return errors.TimedOut(f"The operation took longer than {seconds:g} s; ask for less at once.")
+    def _sending(self) -> None:
+        """Count the attempt as spent; called just before it is written."""
+        self._reserved = False
+        self.usage.reserved -= 1
+        self.usage.spent += 1
+
+    def _reserve(self) -> bool:
+        """Reserve another attempt if the last one was sent; tell whether the budget allows it."""
+        if not self._reserved:
+            if self.usage.charged >= self._client.settings.max_rest_calls:
+                return False
+            self.usage.reserved += 1
+            self._reserved = True
+        return True
+
+    def _remember(self) -> Result:
+        """Decode a GET's response and put it into the cache, unless a write has come between."""
+        client, tenant, read, size = self._client, self._tenant, self._asked, None
+        assert isinstance(read, Read)  # noqa: S101 - the result of a write is its task's
+        try:
+            listing = self._decoded()
+        except errors.UpstreamError as error:
+            return error
+        if read.page and not read.filters and listing.pagination:
+            listing.pagination.total = tenant.sizes.correct(read.kind, listing.pagination.total)
+            size = Size.told(read.page, listing.pagination.total, listing.pagination.limit)
+            tenant.sizes.learn(read.kind, size, self._at)
+        if self._writes == tenant.writes and self._response:
+            if client.remembers:
+                tenant.cache.add(read, listing, self._at, len(self._response.body))
+            self._tell(read, self._response.body, size)
+        return listing
+
+    def _tell(self, read: Read, body: bytes, size: Size | None) -> None:
+        """Tell the other replicas of a response."""
+        if replicas := self._client.replicas:
+            tenant = self._tenant
+            learned = Learned(read, "", self._at, self._base, size, tenant.quota.state(self._client.clock()))
+            self._client.keep(asyncio.ensure_future(replicas.learned(tenant, learned, body)))
+
+    def _decoded(self) -> Listing[Any]:
+        """Decode the response of a success. Only then are its headers believed, unless it repeats the request's id.
+
+        Raises:
+            errors.Mismatch: it is the response to another call.
+            errors.BadAnswer: it cannot be decoded.
+        """
+        response = self._response
+        assert response  # noqa: S101 - it was sent
+        try:
+            listing = self._asked.decode(response.body, self._rows)
+        except errors.Mismatch as error:
+            self._client.http.report_mismatch(response.generation, error)
+            raise
+        except errors.BadAnswer as error:
+            error.answer = summary(response, self._request.headers["X-API-Key"])
+            raise
+        if not response.verified:
+            self._learn(response, self._client.clock())
+        return listing
+
+    def _learn(self, response: Response, now: float) -> None:
+        """Take in what a response tells of the tenant."""
+        quota = self._tenant.quota
+        quota.learned(self._number)
+        quota.learn(response.headers, status=response.status, now=now, since=self._since)
+        if response.status != 401:
+            self._client.tenants.keep(self._tenant)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self.usage.reserved -= self._reserved
+        self.usage.end()
+        self._tenant.quota.end()
+        self._remove()
+        if not task.cancelled():
+            task.exception()  # whoever waited has it, and nobody may be left to wait
+
+    def _remove(self) -> None:
+        if self._tenant.in_flight.get(self._key) is self:
+            del self._tenant.in_flight[self._key]

@@ -22,9 +22,8 @@ from redis.backoff import NoBackoff
 
 from gateway.observability.logging import log
 from gateway.upstream.errors import UpstreamError
-from gateway.upstream.paging import Size
 from gateway.upstream.quota import WINDOW, QuotaState
-from gateway.upstream.reads import Read
+from gateway.upstream.resources import RESOURCES, WRITTEN, Read, Size
 from gateway.upstream.tenants import Tenant, Tenants, name_of
 
 PAUSE = 5.0
@@ -41,9 +40,6 @@ DOCUMENT_BYTES = 16 * 1024
 """Bytes of a persisted document; larger ones are not shared."""
 HOLDER_BYTES = 1024 * 1024
 """Bytes of persisted documents that one tenant, or all callers of no tenant, may share within `DOCUMENT_LASTS`."""
-
-_UNWRITTEN = {"agent", "agents"}
-"""Kinds of answers that no write makes stale."""
 
 
 class Learned(msgspec.Struct, tag=True):
@@ -62,17 +58,18 @@ class Learned(msgspec.Struct, tag=True):
 
 
 class Wrote(msgspec.Struct, tag=True):
-    """A write to a number: see `cache.Memory.wrote`. Or more writes than are told one by one: `everything` is stale."""
+    """A write to an object: see `cache.Cache.written`. With `everything`, more than can be told one by one is stale."""
 
-    number_id: str | None
-    agents: list[str | None]
+    kind: str
+    id: str | None
+    owners: list[str | None]
     everything: bool = False
 
 
 Event = Learned | Wrote
 _ENCODE = msgspec.msgpack.Encoder().encode
 _EVENT: "msgspec.msgpack.Decoder[Event]" = msgspec.msgpack.Decoder(Event)
-_EVERYTHING = Wrote(None, [], everything=True)
+_EVERYTHING = Wrote("", None, [], everything=True)
 
 
 class Replicas:
@@ -216,10 +213,10 @@ class Replicas:
                 return
             began = asyncio.get_running_loop().time()
             latest = self._apply(tenant, *await self._news(tenant))
-            writes = tenant.flights.writes
+            writes = tenant.writes
             bodies: Any = await self._redis.mget([event.body for event in latest]) if latest else []
             for event, body in zip(latest, bodies, strict=True):
-                if body is not None and (event.read.kind in _UNWRITTEN or tenant.flights.writes == writes):
+                if body is not None and (event.read.kind not in WRITTEN or tenant.writes == writes):
                     self._hold(tenant, event, body)
             tenant.log.synced = began
 
@@ -231,11 +228,11 @@ class Replicas:
         log = tenant.log
         while True:
             await self._flush(tenant)
-            writes = tenant.flights.writes
+            writes = tenant.writes
             name, ((seconds, micros), entries) = await self._transact(
                 tenant, lambda pipe, key: pipe.time().xrange(key, min=log.seen)
             )
-            wrote = tenant.flights.writes != writes
+            wrote = tenant.writes != writes
             known = {log.seen, log.told} - {"0", ""}
             if name != log.name or not known <= {id_.decode() for id_, _ in entries}:
                 if name == log.name and _seconds(log.seen) > seconds - self._log_lasts:
@@ -260,10 +257,10 @@ class Replicas:
             tenant.log.seen = id_
             if isinstance(event, Wrote):
                 self._apply_write(tenant, id_, event)
-                latest = {read: learned for read, learned in latest.items() if read.kind in _UNWRITTEN}
+                latest = {read: learned for read, learned in latest.items() if read.kind not in WRITTEN}
             elif fields.get(b"by") != self._me:
                 self._learn(tenant, event, self._clock() - max(0.0, now - _seconds(id_)))
-                if event.body and (event.read.kind in _UNWRITTEN or (event.base == tenant.log.wrote and not wrote)):
+                if event.body and (event.read.kind not in WRITTEN or (event.base == tenant.log.wrote and not wrote)):
                     latest[event.read] = event
         return list(latest.values())
 
@@ -276,7 +273,7 @@ class Replicas:
         if event.everything:
             tenant.forget_everything()
         else:
-            tenant.forget(event.number_id, event.agents)
+            tenant.forget(event.kind, event.id, event.owners)
 
     async def _tell(self, tenant: Tenant) -> None:
         async with tenant.log.lock:
@@ -336,19 +333,20 @@ class Replicas:
         if event.quota:
             tenant.quota.take(event.quota._replace(reset=event.quota.reset + moment), self._clock())
         if event.size:
-            tenant.learn(event.read.kind, event.size, event.at)
+            tenant.sizes.learn(event.read.kind, event.size, event.at)
 
     def _hold(self, tenant: Tenant, event: Learned, body: bytes) -> None:
         with contextlib.suppress(UpstreamError):  # read by another version of the gateway
             listing = event.read.decode(body)
-            tenant.memory.hold(event.read, listing, event.at, len(body))
+            tenant.cache.add(event.read, listing, event.at, len(body))
 
 
 def _decoded(fields: dict[bytes, bytes]) -> Event:
-    try:
-        return _EVENT.decode(fields.get(b"event", b""))
-    except msgspec.DecodeError:
-        return _EVERYTHING  # of another version of the gateway: it may tell of a write
+    with contextlib.suppress(msgspec.DecodeError):
+        event = _EVENT.decode(fields.get(b"event", b""))
+        if (event.read if isinstance(event, Learned) else event).kind in RESOURCES:
+            return event
+    return _EVERYTHING  # of another version of the gateway: it may tell of a write
 
 
 def _bounded(events: list[Wrote]) -> list[Wrote]:

@@ -6,14 +6,17 @@ where that loses nothing, an unknown status is UNKNOWN, an optional value is nul
 that cannot be read, is an `models.Unreadable`, which is an error only where it is selected. No row is left out.
 """
 
+import contextlib
+import enum
 import json
 import re
 from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
+from msgspec.structs import FieldInfo
 
-from gateway.upstream.models import Agent, AgentStatus, AgentType, PhoneNumber, PhoneNumberStatus, Row, Unreadable
+from gateway.upstream.models import Timestamp, Unreadable
 
 _HALF_A_PAIR = re.compile(
     r"(?<!\\)((?:\\\\)*)\\u(?:[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
@@ -38,7 +41,7 @@ def clean(body: bytes, errors: Literal["replace", "strict"] = "replace") -> str:
     return _HALF_A_PAIR.sub(r"\1\\ufffd", body.decode(json.detect_encoding(body), errors))
 
 
-def read_rows(body: bytes, row: "msgspec.json.Decoder[Row]") -> tuple[list[Row], dict[str, Any]]:
+def read_rows(body: bytes, row: "msgspec.json.Decoder[Any]") -> tuple[list[Any], dict[str, Any]]:
     """Return the rows of a list and what its `pagination` says, if anything.
 
     Raises:
@@ -49,7 +52,7 @@ def read_rows(body: bytes, row: "msgspec.json.Decoder[Row]") -> tuple[list[Row],
     return [_row(raw, row) for raw in listed.data or ()], _object(listed.pagination)
 
 
-def read_object(body: bytes, row: "msgspec.json.Decoder[Row]") -> Row:
+def read_object(body: bytes, row: "msgspec.json.Decoder[Any]") -> Any:
     """Return a single object, which must have an id; raises as `read_rows`."""
     found = _row(msgspec.json.decode(clean(body), type=Raw), row)
     if isinstance(found.id, Unreadable):
@@ -66,12 +69,13 @@ def whole(value: object) -> int | None:
         return None
 
 
-def _row(raw: Raw, row: "msgspec.json.Decoder[Row]") -> Row:
+def _row(raw: Raw, row: "msgspec.json.Decoder[Any]") -> Any:
     try:
         return row.decode(raw)
     except msgspec.DecodeError:
         told = _object(raw)
-    return _agent(told) if row.type is Agent else _number(told)  # type: ignore[return-value]  # as the decoder's type
+    fields = msgspec.structs.fields(row.type)
+    return row.type(**{field.name: _value(field, told.get(field.encode_name, UNSET)) for field in fields})
 
 
 def _object(raw: Raw) -> dict[str, Any]:
@@ -83,40 +87,19 @@ def _digits(digits: str) -> int | str:
     return int(digits) if len(digits) <= _LONGEST else digits
 
 
-def _agent(told: dict[str, Any]) -> Agent:
-    return Agent(
-        id=_required(told.get("id")),
-        name=_required(told.get("name")),
-        status=AgentStatus(_text(told.get("status")) or ""),
-        type=AgentType(_text(told.get("type")) or ""),
-        created_at=_required(told.get("createdAt"), time=True),
-        updated_at=_required(told.get("updatedAt"), time=True),
-        description=_text(told.get("description")),
-        workspace_id=_text(told.get("workspaceId")),
-    )
-
-
-def _number(told: dict[str, Any]) -> PhoneNumber:
-    agent = told.get("agent")
-    return PhoneNumber(
-        id=_required(told.get("id")),
-        phone_number=_required(told.get("phoneNumber")),
-        status=PhoneNumberStatus(_text(told.get("status")) or ""),
-        created_at=_required(told.get("createdAt"), time=True),
-        friendly_name=_text(told.get("friendlyName")),
-        agent_id=_owner(told),
-        embedded_agent=Raw(msgspec.json.encode(agent)) if isinstance(agent, dict) else UNSET,
-    )
-
-
-def _owner(told: dict[str, Any]) -> str | UnsetType | None:
-    owner = told.get("agentId", UNSET)
-    return owner if owner is None else _text(owner) or UNSET
-
-
-def _required(value: object, *, time: bool = False) -> Any:
-    text = value if time and isinstance(value, str) else None if time else _text(value)
-    return Unreadable() if text is None else text
+def _value(field: FieldInfo, value: Any) -> Any:
+    """Return a value as its field's type if it can be read; else the default, or `Unreadable` if there is none."""
+    if isinstance(field.type, type) and issubclass(field.type, enum.Enum):
+        return field.type(_text(value) or "")
+    if field.type == Raw | UnsetType:
+        return Raw(msgspec.json.encode(value)) if isinstance(value, dict) else UNSET
+    text = None if field.type is Timestamp else _text(value)
+    for candidate, strict in ((value, True), (text, True), (value, False)):
+        if candidate is None and value is not None:
+            continue
+        with contextlib.suppress(msgspec.ValidationError):
+            return msgspec.convert(candidate, field.type, strict=strict)
+    return Unreadable() if field.required else field.default
 
 
 def _text(value: object) -> str | None:

@@ -7,22 +7,19 @@ never by the key itself, and nothing of one tenant can be reached through anothe
 import asyncio
 import hashlib
 import secrets
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
 import msgspec
 
-from gateway.upstream.cache import Budget, Memory
-from gateway.upstream.inflight import Flights
-from gateway.upstream.paging import MAX_LIMIT, Size
+from gateway.upstream.cache import Cache, CacheSize
 from gateway.upstream.quota import Quota
+from gateway.upstream.resources import ListSizes
 
 MAX_TENANTS = 10_000
 """Tenants remembered at once; the one longest unseen is forgotten."""
-SIZES_LAST = 300
-"""Seconds for which the size of a list is believed; a wrong one costs a call, never a wrong answer."""
 
 
 class Saved(msgspec.Struct):
@@ -38,8 +35,8 @@ class Saved(msgspec.Struct):
     """Answers remembered from earlier operations."""
 
 
-class Bill(msgspec.Struct):
-    """What one operation has cost: REST calls sent, and saved."""
+class Usage(msgspec.Struct):
+    """REST calls of one operation: sent, and saved."""
 
     spent: int = 0
     """Calls sent so far."""
@@ -102,67 +99,55 @@ class ReplicaLog:
         return self.told or self.wrote
 
 
+class OwnersTold:
+    """What one list tells of its rows' owners."""
+
+    def __init__(self) -> None:
+        self.told: bool | None = None
+        """Whether rows that were listed lately had an owner id or null; None if unknown."""
+        self.silence_means_none: bool | None = None
+        """Whether rows listed without an owner id have no owner; False if one had one, None if unknown."""
+
+
 class Tenant:
     """Reads in flight, remembered answers, quota and list sizes of one API key.
 
     Args:
         digest: of the key; stays in this process.
         name: a keyed hash, for the log and for Redis.
-        budget: of all tenants' remembered answers.
+        cache_size: of all tenants' remembered answers.
     """
 
-    def __init__(self, digest: bytes, name: str, budget: Budget) -> None:
+    def __init__(self, digest: bytes, name: str, cache_size: CacheSize) -> None:
         self.digest = digest
         self.name = name
-        self.flights = Flights()
-        self.memory = Memory(budget)
+        self.in_flight: dict[object, Any] = {}
+        """Reads under way that others may join, by target (`client.Call`)."""
+        self.writes = 0
+        """Writes so far: a response that was requested before one must not be remembered after it."""
+        self.cache = Cache(cache_size)
         self.log = ReplicaLog()
         self.quota = Quota()
         self.answered = False
         """Whether the upstream has answered a call with this key, so that it is no made-up one."""
-        self.told: bool | None = None
-        """Whether numbers that were listed lately said whose they are."""
-        self.silence_means_none: bool | None = None
-        """Whether numbers that are listed without `agentId` have no agent; False where one had one, None if unknown."""
-        self._ends: dict[str, tuple[int, int]] = {}
-        """Of lists whose pages ended before their total: the total they told, and the rows there were."""
-        self._sizes: dict[str, tuple[Size, float]] = {}
+        self.owners: defaultdict[str, OwnersTold] = defaultdict(OwnersTold)
+        """What lists tell of their rows' owners, by resource."""
+        self.sizes = ListSizes()
 
-    def forget(self, number_id: str | None, agents: Sequence[str | None]) -> None:
-        """Forget what a write made stale, here or at another replica; see `cache.Memory.wrote`."""
-        self.flights.forget()
-        self.memory.wrote(number_id, agents)
+    def forget_reads(self) -> None:
+        """Let reads that start from now on join none that is in flight, because a write has begun."""
+        self.writes += 1
+        self.in_flight.clear()
+
+    def forget(self, kind: str, id_: str | None, owners: Sequence[str | None]) -> None:
+        """Forget what a write made stale, here or at another replica; see `cache.Cache.written`."""
+        self.forget_reads()
+        self.cache.written(kind, id_, owners)
 
     def forget_everything(self) -> None:
         """Forget every remembered answer, because writes may have been missed."""
-        self.flights.forget()
-        self.memory.clear()
-
-    def size(self, listing: str, now: float) -> Size | None:
-        """Return the size of a whole list as last seen, or None where that is too long ago."""
-        size, seen = self._sizes.get(listing, (None, 0.0))
-        return size if 0 <= now - seen < SIZES_LAST else None
-
-    def prove(self, listing: str, total: int, rows: int) -> None:
-        """Remember that a list ended after so many rows though it told another total: it does not count."""
-        self._ends[listing] = total, rows
-        known, seen = self._sizes.get(listing, (Size(rows, MAX_LIMIT, sure=False), 0.0))
-        self._sizes[listing] = known._replace(total=rows), seen
-
-    def correct(self, listing: str, total: int) -> int:
-        """Return the total of a list, or what was proven where it tells what was wrong before."""
-        told, rows = self._ends.get(listing, (total, total))
-        return rows if total == told else total
-
-    def learn(self, listing: str, size: Size, at: float) -> None:
-        """Remember the size of a whole list as asked for `at`; a limit once seen outlasts one that is only assumed."""
-        known, seen = self._sizes.get(listing, (size, at))
-        if abs(at - seen) < SIZES_LAST:
-            if at < seen:  # answers overtake each other
-                size, known, at = known, size, seen
-            if known.sure and not size.sure:
-                size = known._replace(total=size.total)
-        self._sizes[listing] = size, at
+        self.forget_reads()
+        self.cache.clear()
 
 
 class Tenants:
@@ -176,7 +161,7 @@ class Tenants:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._budget = Budget(max_bytes)
+        self._cache_size = CacheSize(max_bytes)
         self._secret = secrets.token_bytes(32)
         self._in_use: WeakValueDictionary[bytes, Tenant] = WeakValueDictionary()
         self._kept: OrderedDict[bytes, Tenant] = OrderedDict()
@@ -185,7 +170,7 @@ class Tenants:
         digest = hashlib.blake2b(api_key.encode(), digest_size=32).digest()
         tenant = self._in_use.get(digest)
         if tenant is None:
-            tenant = self._in_use[digest] = Tenant(digest, name_of(digest, self._secret), self._budget)
+            tenant = self._in_use[digest] = Tenant(digest, name_of(digest, self._secret), self._cache_size)
         return tenant
 
     def keep(self, tenant: Tenant) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.dataloaders.planner import pages_to_read, window
-from gateway.upstream.paging import PageRequest, Size
+from gateway.upstream.resources import PageRequest, Size
 
 
 def covers(requests: list[PageRequest], start: int, count: int) -> bool:

@@ -152,7 +152,7 @@ class Faults:
     ROWS = (
         *(("a1", "name", None), ("a1", "name", 12), ("a2", "status", "ODD"), ("a2", "type", None), ("a0", "id", "..")),
         *(("a3", "description", ["list"]), ("a3", "created_at", ValueError("value")), ("a0", "updated_at", 2.5)),
-        *(("n1", "phone_number", None), ("n2", "agent_id", ""), ("n2", "status", None), ("n3", "agent_id", "a/../b")),
+        *(("n1", "phone_number", None), ("n2", "owner_id", ""), ("n2", "status", None), ("n3", "owner_id", "a/../b")),
         *(("n3", "friendly_name", True), ("n4", "created_at", b"bytes"), ("n5", "phone_number", KeyError("value"))),
         *(("a1", "name", Unreadable()), ("a4", "created_at", Unreadable()), ("n1", "phone_number", Unreadable())),
     )
@@ -183,7 +183,7 @@ class Faults:
         """Put odd values into an answer's rows, if it has any."""
         if not isinstance(listing, Listing):
             return listing
-        for row in (*listing.rows, *listing.agents):
+        for row in (*listing.rows, *listing.owners):
             for id_, name, value in self.rows:
                 if row.id == id_:
                     setattr(row, name, value)

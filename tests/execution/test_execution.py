@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from graphql import parse
 
-from gateway.dataloaders.dataloader import Loader
+from gateway.dataloaders.loaders import Loader
 from gateway.demo.rest_api import create_demo, sample_workspace
 from gateway.execution.documents import Document
 from gateway.execution.engine import Engine

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.demo.rest_api import sample_workspace
 from gateway.schema.pagination import Connection, connect
-from gateway.upstream.models import Agent, AgentStatus, AgentType, Listing, Pagination
-from gateway.upstream.paging import PageRequest
-from gateway.upstream.reads import believed
+from gateway.upstream.models import AgentRow, AgentStatus, AgentType, Listing, Pagination
+from gateway.upstream.resources import PageRequest, believed
 from tests.harness import Gateway, errors_of, open_gateway
 
 PAGE = "query($first: Int! = 50, $after: String, $status: PhoneNumberStatus) {"
@@ -23,8 +22,8 @@ PAGE += " pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } }"
 LIE = "GET /numbers[?].*"
 
 
-def row(i: int) -> Agent:
-    return Agent(f"a{i}", "", AgentStatus.ACTIVE, AgentType.CUSTOM, "", "")
+def row(i: int) -> AgentRow:
+    return AgentRow(f"a{i}", "", AgentStatus.ACTIVE, AgentType.CUSTOM, "", "")
 
 
 class List:
@@ -34,10 +33,10 @@ class List:
         self.total, self.most, self.least, self.says = total, most, least, says
         self.requests: list[PageRequest] = []
 
-    async def fetch(self, requests: list[PageRequest], _: int | None) -> list[Listing[Agent]]:
+    async def fetch(self, requests: list[PageRequest], _: int | None) -> list[Listing[AgentRow]]:
         return [self._page(request) for request in requests]
 
-    def _page(self, request: PageRequest) -> Listing[Agent]:
+    def _page(self, request: PageRequest) -> Listing[AgentRow]:
         self.requests.append(request)
         limit = max(self.least, min(self.most, request.limit))
         stop = min(request.page * limit, self.total)
@@ -54,7 +53,7 @@ def after(start: int) -> str | None:
 SCOPE = asyncio.run(connect(List(0).fetch, 1, None, filters=("x",), total=None)).scope
 
 
-def run(rows: List, start: int, first: int, total: int | None = None) -> Connection[Agent]:
+def run(rows: List, start: int, first: int, total: int | None = None) -> Connection[AgentRow]:
     return asyncio.run(connect(rows.fetch, first, after(start), filters=("x",), total=total))
 
 

@@ -7,8 +7,7 @@ import httpx
 import msgspec
 import pytest
 
-from gateway.upstream.paging import PageRequest
-from gateway.upstream.reads import LONG, SLICE, Read
+from gateway.upstream.resources import LONG, NUMBERS, SLICE, PageRequest, Read
 from tests.harness import errors_of, open_gateway
 
 PAGE = PageRequest(1, 100)
@@ -19,7 +18,7 @@ def numbers(count: int, owner: str = "a1") -> list[dict[str, Any]]:
     return [{"id": f"n{at}", "phoneNumber": f"+49{at}", **made} for at in range(count)]
 
 
-@pytest.mark.parametrize("read", [Read("agent_numbers", "a1"), Read("numbers", page=PAGE)], ids=lambda read: read.kind)
+@pytest.mark.parametrize("read", [NUMBERS.owned_by("a1"), NUMBERS.page(PAGE)], ids=["owned", "page"])
 async def test_others_have_a_turn_between_slices_of_a_long_list(read: Read) -> None:
     told = {"page": 1, "limit": 100, "total": 5 * SLICE}
     body = msgspec.json.encode({"data": numbers(5 * SLICE), "pagination": told, "more": 1})
@@ -39,7 +38,7 @@ async def test_others_have_a_turn_between_slices_of_a_long_list(read: Read) -> N
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"\xff", b'{"data": [1]}', b'{"data": [], "pagination": 1}'])
 async def test_what_is_not_as_documented_is_left_to_who_can_repair_it(body: bytes) -> None:
-    assert await Read("numbers", page=PAGE).decode_slowly(body) is None
+    assert await NUMBERS.page(PAGE).decode_slowly(body) is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.upstream.models import Agent, AgentStatus, AgentType, Page, PhoneNumber, PhoneNumberStatus, unfold
+from gateway.upstream.models import AgentRow, AgentStatus, AgentType, PageBody, PhoneNumberRow, PhoneNumberStatus
+from gateway.upstream.resources import NUMBERS
 
 AGENT = {
     "id": "a1",
@@ -21,20 +22,20 @@ AGENT = {
 NUMBER = {"id": "n1", "phoneNumber": "+4930", "status": "assigned", "createdAt": "2024-01-01T00:00:00Z"}
 
 
-def number(**keys: Any) -> PhoneNumber:
-    return msgspec.json.decode(json.dumps(NUMBER | keys), type=PhoneNumber)
+def number(**keys: Any) -> PhoneNumberRow:
+    return msgspec.json.decode(json.dumps(NUMBER | keys), type=PhoneNumberRow)
 
 
 @pytest.mark.parametrize("written", ["ACTIVE", "active", "Active", "aCTIVE"])
 def test_an_enum_value_is_read_in_any_case(written: str) -> None:
-    agent = msgspec.json.decode(json.dumps(AGENT | {"status": written, "type": "CUSTOM"}), type=Agent)
+    agent = msgspec.json.decode(json.dumps(AGENT | {"status": written, "type": "CUSTOM"}), type=AgentRow)
 
     assert (agent.status, agent.type) == (AgentStatus.ACTIVE, AgentType.CUSTOM)
 
 
 @pytest.mark.parametrize("written", ["PORTING", "", "unknown", "ACTIVE ", "ACTİVE", "ſtandard"])
 def test_an_enum_value_never_seen_is_unknown(written: str) -> None:
-    agent = msgspec.json.decode(json.dumps(AGENT | {"status": written, "type": written + "?"}), type=Agent)
+    agent = msgspec.json.decode(json.dumps(AGENT | {"status": written, "type": written + "?"}), type=AgentRow)
 
     assert (agent.status, agent.type) == (AgentStatus.UNKNOWN, AgentType.UNKNOWN)
 
@@ -63,7 +64,7 @@ def test_a_status_that_is_no_string_does_not_fit(value: object) -> None:
 def test_a_page_is_read_in_both_forms_of_pagination(pagination: dict[str, Any]) -> None:
     body = json.dumps({"data": [NUMBER | {"tags": [1]}], "pagination": pagination, "more": {}})
 
-    page = msgspec.json.decode(body, type=Page[PhoneNumber])
+    page = msgspec.json.decode(body, type=PageBody[PhoneNumberRow])
 
     assert (page.pagination.total, page.data[0].id) == (1, "n1")
 
@@ -73,14 +74,14 @@ def test_an_agent_without_a_required_key_does_not_fit(missing: str) -> None:
     body = json.dumps({name: value for name, value in AGENT.items() if name != missing})
 
     with pytest.raises(msgspec.ValidationError):
-        msgspec.json.decode(body, type=Agent)
+        msgspec.json.decode(body, type=AgentRow)
 
 
 @pytest.mark.parametrize("optional", [{}, {"description": None, "workspaceId": None}])
 def test_optional_keys_may_be_missing_or_null(optional: dict[str, None]) -> None:
     required = {name: value for name, value in AGENT.items() if name not in {"description", "workspaceId"}}
 
-    agent = msgspec.json.decode(json.dumps(required | optional), type=Agent)
+    agent = msgspec.json.decode(json.dumps(required | optional), type=AgentRow)
 
     assert (agent.description, agent.workspace_id) == (None, None)
 
@@ -107,16 +108,16 @@ def test_a_numbers_agent_is_told_by_its_id_by_what_is_embedded_or_by_who_was_ask
 ) -> None:
     listed = number(**keys)
 
-    agents = unfold([listed], owner)
+    agents = NUMBERS.settle([listed], owner)
 
-    assert listed.agent_id == agent_id
+    assert listed.owner_id == agent_id
     assert [agent.id for agent in agents] == embedded
 
 
 def test_an_embedded_agent_in_broken_utf_8_tells_its_id_only() -> None:
     body = json.dumps(NUMBER | {"agent": AGENT | {"name": "?"}}).encode().replace(b'"?"', b'"\xff"')
-    listed = msgspec.json.decode(body, type=PhoneNumber)
+    listed = msgspec.json.decode(body, type=PhoneNumberRow)
 
-    agents = unfold([listed])
+    agents = NUMBERS.settle([listed])
 
-    assert (agents, listed.agent_id) == ([], "a1")
+    assert (agents, listed.owner_id) == ([], "a1")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.upstream.client import ATTEMPTS, may_retry
 from gateway.upstream.quota import FIRST_PAUSE, LONGEST_PAUSE, MOST, WINDOW, Quota, QuotaState
-from gateway.upstream.retry import ATTEMPTS, may_retry
 
 NOW = 1_800_000_000.0
 VALUES = st.text(st.characters(max_codepoint=255), max_size=20) | st.floats().map(str) | st.integers().map(str)

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.dataloaders.dataloader import Loader
+from gateway.dataloaders.loaders import Loader
 from gateway.demo.rest_api import sample_workspace
 from gateway.upstream.errors import Unavailable
 from tests.harness import Fault, Gateway, errors_of, open_gateway, spent
@@ -104,11 +104,14 @@ async def test_a_batch_of_an_operation_that_is_over_does_not_begin() -> None:
         begun.append(keys)
         return [*keys]
 
-    async def operation() -> None:
-        Loader[str, str](fetch).load("a")
+    async def operation() -> asyncio.Task[str]:
+        return asyncio.ensure_future(Loader[str, str](fetch).load("a"))
 
-    await asyncio.ensure_future(operation())
+    left = await asyncio.ensure_future(operation())
     await settle()
+
+    assert left.done()
+    left.exception()
 
     assert begun == []
 

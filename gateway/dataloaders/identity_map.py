@@ -1,0 +1,294 @@
+"""Rows of one resource that an operation has seen, and the list scan that reads all of them.
+
+`planner` says how many pages a scan may read. No sort order is documented and rows may move while pages are read, so a
+list counts as complete only if its unique ids are as many as the total that every page told.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import compress
+from operator import attrgetter
+from typing import Any, Literal
+
+from msgspec import UNSET
+
+from gateway.dataloaders.planner import pages_to_read
+from gateway.upstream import errors
+from gateway.upstream.client import LazyResult, Result, Session
+from gateway.upstream.models import Listing, Unreadable
+from gateway.upstream.resources import MAX_LIMIT, PageRequest, Read, Resource, Size
+
+SAMPLES = 10
+"""Rows listed without an owner that are read, at most, to learn what that means."""
+
+_ID, _OWNER = attrgetter("id"), attrgetter("owner_id")
+
+
+class SpeculationGuard:
+    """Bounds what an operation's list scans may lose.
+
+    A speculative page may cost one call more than it saves. It is read only while `balance`, the calls saved minus the
+    calls lost, is not negative, and one at a time (`turn`), so that no operation spends more than one call above one
+    for each key.
+    """
+
+    def __init__(self) -> None:
+        self.balance = 0
+        self.turn = asyncio.Lock()
+
+
+class IdentityMap:
+    """Rows of one resource by id, and whether they are all.
+
+    Args:
+        resource: of the rows.
+        session: knows the list's size and what may be spent.
+        guard: of all scans of the operation.
+        owners: take in the whole owners that rows embed; None if the resource has no owner.
+    """
+
+    def __init__(
+        self, resource: Resource[Any], session: Session, guard: SpeculationGuard, owners: "IdentityMap | None"
+    ) -> None:
+        self.rows: dict[str, Any] = {}
+        self.complete = False
+        """Whether every row was listed: as many unique ids as the total that each page told."""
+        self.listed: dict[str, Any] = {}
+        """The rows by id in the list's own order, if it is complete."""
+        self.scanned = False
+        """Whether pages were read to find rows by their keys."""
+        self.silent: list[str] = []
+        """Ids of the rows that the complete list has without an owner, when `owned` last went through it."""
+        self.owner_facts = session.tenant.owners[resource.name]
+        self._told: bool | None = None if owners else True
+        """Whether listed rows have an owner id or null; None if unknown, True if there are no owners."""
+        self._owners = owners
+        self._resource = resource
+        self._session = session
+        self._guard = guard
+        self._pages: dict[Read, LazyResult] = {}
+        self._ahead: list[PageRequest] = []
+        """Pages that were read ahead for the next scan."""
+
+    @property
+    def size(self) -> Size | None:
+        """The list's size as this tenant last saw it."""
+        return self._session.tenant.sizes.get(self._resource.name, self._session.clock())
+
+    @property
+    def tells_owners(self) -> bool:
+        """Whether listed rows say whose they are, as far as this tenant knows."""
+        return self.owner_facts.told is not False and self.owner_facts.silence_means_none is not False
+
+    @property
+    def samples(self) -> int:
+        """How many rows that were listed without an owner are read, to learn what that means; at least one."""
+        return min(SAMPLES, max(1, 1 + self._guard.balance)) if self.scanned else SAMPLES
+
+    def learn_silence(self, owners: Iterable[object]) -> None:
+        """Learn what a row without an owner means from the owners of rows that were listed without one."""
+        told, facts = set(map(type, owners)), self.owner_facts
+        if str in told:
+            facts.silence_means_none = False
+        elif told == {type(None)} and facts.told:
+            facts.silence_means_none = True
+
+    def see(self, rows: Sequence[Any]) -> dict[str, Any]:
+        """Take in rows, and return them by id; those seen before stay, so that an operation sees one state of each."""
+        seen = dict(zip(map(_ID, rows), rows, strict=True))  # there may be thousands
+        for id_ in self.rows.keys() & seen.keys():
+            seen[id_] = self.rows[id_]
+        self.rows.update(seen)
+        return seen
+
+    def see_listing(self, listing: Listing[Any]) -> None:
+        """Take in the rows of a response, and the owners in them."""
+        self.see(listing.rows)
+        if self._owners:
+            self._owners.see(listing.owners)
+
+    def see_pages(self, listings: Sequence[Listing[Any]], *, whole: bool) -> None:
+        """Take in pages of the list; one of the `whole`, unfiltered one may hold every row."""
+        for listing in listings:
+            rows = self._take([listing])
+            if whole and not self.complete and listing.pagination and listing.pagination.total == len(rows):
+                self.complete, self.listed = True, rows
+
+    def forget_pages(self) -> None:
+        """Forget the pages that were read; their rows stay."""
+        self.release()
+        self._pages.clear()
+
+    def forget_written(self, id_: str | None) -> None:
+        """Forget a row that was written."""
+        self.complete = False
+        if id_ is not None:
+            self.rows.pop(id_, None)
+
+    def forget_all(self) -> None:
+        """Forget every row."""
+        self.rows.clear()
+        self.complete = False
+
+    def release(self) -> None:
+        """Let go of the pages that were read ahead and that nobody waits for."""
+        for page in self._pages.values():
+            page.release()
+
+    async def pages(self, requests: Sequence[PageRequest], filters: Mapping[str, str | None] = {}) -> list[Result]:
+        """Read pages of the list, each once."""
+        pages = self.start(requests, filters)
+        await self._session.wait(pages)
+        return [page.result() for page in pages]
+
+    def start(self, requests: Sequence[PageRequest], filters: Mapping[str, str | None] = {}) -> list[LazyResult]:
+        """Start to read pages of the list, each once."""
+        reads = [self._resource.page(request, filters) for request in requests]
+        for read in reads:
+            if read not in self._pages:
+                self._pages[read] = self._session.start(read)
+        return [self._pages[read] for read in reads]
+
+    def owned(self, ids: Sequence[str]) -> dict[str, list[Any]]:
+        """Return the rows of those owners of whom all are known: seen ones, from a complete list that says whose."""
+        self.silent = []
+        if not self.complete or not self._owners or self._told is False:
+            return {}
+        owned: dict[Any, list[Any]] = {id_: [] for id_ in ids if id_ in self._owners.rows}
+        owned[UNSET] = []
+        rows = self.listed.values()
+        # a workspace may have thousands of which few are wanted
+        for row in compress(rows, map(owned.__contains__, map(_OWNER, rows))):
+            owned[row.owner_id].append(row)
+        self.silent = [row.id for row in owned.pop(UNSET) if not isinstance(row.id, Unreadable)]
+        return {} if self.silent and not self.owner_facts.silence_means_none else owned
+
+    def _take(self, listings: Sequence[Listing[Any]]) -> dict[str, Any]:
+        """Take in pages, and return their rows by id; rows that do not say whose they are, are not all there is."""
+        for listing in listings if self._owners else ():
+            if listing.rows and not self._told:
+                facts = self.owner_facts
+                self._told = facts.told = facts.told or any(row.owner_id is not UNSET for row in listing.rows)
+            if listing.owners and self._owners:
+                self._owners.see(listing.owners)
+        rows = listings[0].rows if len(listings) == 1 else [row for page in listings for row in page.rows]
+        return self.see(rows) if self._told else {row.id: row for row in rows}
+
+    def look_ahead(self, keys: int, *, sure: bool) -> list[PageRequest]:
+        """Return the page that the next scan may start with before its keys are known, if that is worth it.
+
+        There will be so many keys, or at most that many if that is not `sure`. It is one page, so that at most one
+        call is lost if there turn out to be fewer, or none because their own list cannot be read.
+        """
+        pages = pages_to_read(keys, keys, self.size, 0)
+        if not pages or (pages > 1 and not sure) or self._session.affordable < 2:
+            return []
+        if self.complete or self._ahead or self._guard.balance < 0 or self._guard.turn.locked():
+            return []
+        self._guard.balance -= 1
+        self._ahead = self._requests(0, 1)
+        return self._ahead
+
+    async def scan(self, keys: int, missing: Callable[[], int], worth: Callable[[], bool] = lambda: True) -> int:
+        """Read pages of the list while that is cheaper than one call for each missing key; return how many.
+
+        A page that cannot be read ends the scan: point reads may still succeed. So does `worth`, once it says that
+        this list will not tell what is wanted.
+
+        Raises:
+            errors.UpstreamError: no point read would succeed either.
+        """
+        if worth() and self._speculates(keys, missing()):
+            async with self._guard.turn:
+                return await self._scan(keys, missing, worth)
+        return await self._scan(keys, missing, worth)
+
+    def _speculates(self, keys: int, missing: int) -> bool:
+        """Tell whether a scan would start without knowing how many pages it will have."""
+        size = self.size
+        known = self.complete or self._ahead or (size and size.sure)
+        return not known and pages_to_read(keys, missing, size, 0) > 0
+
+    async def _scan(self, keys: int, missing: Callable[[], int], worth: Callable[[], bool]) -> int:
+        read, rows, totals, sizes = 0, dict[str, Any](), set[int](), list[int]()
+        requests = self._next(keys, missing(), read) if worth() and not self.complete else []
+        while requests:
+            answers = await self.pages(requests)
+            self.scanned = True
+            read += len(requests)
+            listings = [answer for answer in answers if isinstance(answer, Listing)]
+            if len(listings) < len(answers):
+                _raise_hopeless(answers)
+                break
+            rows |= self._take(listings)
+            totals.update(listing.pagination.total if listing.pagination else -1 for listing in listings)
+            sizes += [len(listing.rows) for listing in listings]
+            self.complete, self.listed = totals == {len(rows)}, rows
+            if self.complete or not worth():
+                break
+            ends = len(totals) == 1 and sum(sizes) == len(rows) and _end(sizes, _limit(listings[-1], requests[-1]))
+            if ends == "proven":
+                self.complete = True
+                self._session.tenant.sizes.prove(self._resource.name, totals.pop(), len(rows))
+                break
+            probe = ends == "likely" and missing() > 1 and self._session.affordable > 0
+            requests = self._requests(read, 1) if probe else self._next(keys, missing(), read)
+        self._guard.balance += max(-1, keys - read - (missing() if worth() else keys))
+        return read
+
+    def _next(self, keys: int, missing: int, read: int) -> list[PageRequest]:
+        """Return what to read next: what was read ahead, or what costs less than point reads and can be afforded."""
+        if self._ahead:
+            requests, self._ahead = self._ahead, []
+            self._guard.balance += 1
+            return requests
+        more = pages_to_read(keys, missing, self.size, read)
+        if not read and self._owners and self.owner_facts.told is None:
+            more = min(more, 1)
+        guess = not (read or (self.size and self.size.sure))
+        if more > self._session.affordable or (guess and self._guard.balance < 0):
+            return []
+        return self._requests(read, more)
+
+    def _requests(self, read: int, more: int) -> list[PageRequest]:
+        limit = self.size.limit if self.size else MAX_LIMIT
+        return [PageRequest(page, limit) for page in range(read + 1, read + more + 1)]
+
+
+def _end(sizes: Sequence[int], limit: int) -> Literal["likely", "proven"] | None:
+    """Tell whether pages that were read from the first on end their list, whatever its total is said to be.
+
+    A page with less than `limit` rows is likely to be the last one. An empty page behind it proves it: an upstream with
+    a smaller limit than it tells would have more rows there.
+    """
+    filled = sum(map(bool, sizes))
+    if any(size < limit for size in sizes[: filled - 1]):
+        return None
+    if filled < len(sizes):
+        return "proven"
+    return "likely" if sizes[-1] < limit else None
+
+
+def _limit(listing: Listing[Any], asked: PageRequest) -> int:
+    """Return how many rows a page could have held."""
+    told = listing.pagination.limit if listing.pagination else 0
+    return min(told, asked.limit) if told > 0 else asked.limit
+
+
+def _raise_hopeless(answers: Iterable[object]) -> None:
+    """Raise the first failure that a single call would meet as well."""
+    for answer in answers:
+        if isinstance(answer, BaseException) and (
+            isinstance(answer, _HOPELESS) or not isinstance(answer, errors.UpstreamError)
+        ):
+            raise answer
+
+
+_HOPELESS = (
+    errors.Refused,
+    errors.Unauthenticated,
+    errors.PaymentRequired,
+    errors.RateLimited,
+    errors.TimedOut,
+    errors.Unavailable,
+)

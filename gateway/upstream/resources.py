@@ -1,0 +1,436 @@
+"""The resources of the REST API: one registry from which requests, cache, loaders and events are made.
+
+A `Resource` describes one kind of object, a `Read` one GET, and both are values. A response is decoded strictly; if
+that fails, it is read row by row (`repair`). Every response is compared with its request, because a proxy may mix up
+responses. Facts: the vendor's page.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from operator import attrgetter
+from typing import Any, Generic, NamedTuple, Self
+from urllib.parse import quote, urlencode
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from gateway.observability.logging import log
+from gateway.upstream import errors, repair
+from gateway.upstream.models import (
+    AgentRow,
+    Body,
+    Listing,
+    PageBody,
+    Pagination,
+    PhoneNumberRow,
+    Row,
+    RowRef,
+    RowsBody,
+    Unreadable,
+)
+
+MAX_LIMIT = 100
+"""Largest `limit` of a list: GET /agents (vendor's page); GET /numbers names none and is held to the same."""
+SIZES_LAST = 300
+"""Seconds for which the size of a list is believed; a wrong one costs a call, never a wrong answer."""
+LONG = 256 * 1024
+"""Bytes of a body from which it is decoded in slices."""
+SLICE = 500
+"""Rows that are decoded in one turn of the event loop: about a millisecond."""
+
+_ID = re.compile(r"[A-Za-z0-9_\-.:~@]{1,128}")
+_OWNER, _EMBEDDED = attrgetter("owner_id"), attrgetter("embedded_owner")
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class PageRequest(NamedTuple):
+    """The `page` (from 1) and `limit` of one list call; it covers rows [start, stop)."""
+
+    page: int
+    limit: int
+
+    @property
+    def start(self) -> int:
+        """Offset of the page's first row."""
+        return (self.page - 1) * self.limit
+
+    @property
+    def stop(self) -> int:
+        """Offset behind the page's last row."""
+        return self.page * self.limit
+
+
+class Size(NamedTuple):
+    """Size of a list: rows in all, rows on a page at most, and whether that limit was seen (`sure`) or is assumed."""
+
+    total: int
+    limit: int
+    sure: bool = True
+
+    @classmethod
+    def told(cls, request: PageRequest, total: int, limit: int) -> Self:
+        """Return what a page tells of its list; a smaller limit than requested is the upstream's own."""
+        if 0 < limit < request.limit:
+            return cls(total, limit)
+        return cls(total, MAX_LIMIT, sure=request.limit == MAX_LIMIT)
+
+    @property
+    def pages(self) -> int:
+        """Pages that hold the whole list; an empty list still takes one call to see."""
+        return max(1, -(-self.total // max(1, self.limit)))
+
+
+class ListSizes:
+    """The sizes of one tenant's unfiltered lists, by resource."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, tuple[int, int]] = {}
+        """Lists whose pages ended before their total: the total they told, and the rows there were."""
+        self._sizes: dict[str, tuple[Size, float]] = {}
+
+    def get(self, kind: str, now: float) -> Size | None:
+        """Return a list's size as last seen, or None if that is too long ago."""
+        size, seen = self._sizes.get(kind, (None, 0.0))
+        return size if 0 <= now - seen < SIZES_LAST else None
+
+    def prove(self, kind: str, total: int, rows: int) -> None:
+        """Remember that a list ended after so many rows though it told another total."""
+        self._ends[kind] = total, rows
+        known, seen = self._sizes.get(kind, (Size(rows, MAX_LIMIT, sure=False), 0.0))
+        self._sizes[kind] = known._replace(total=rows), seen
+
+    def correct(self, kind: str, total: int) -> int:
+        """Return the total that a list tells, or the one that was proven if it tells what was wrong before."""
+        told, rows = self._ends.get(kind, (total, total))
+        return rows if total == told else total
+
+    def learn(self, kind: str, size: Size, at: float) -> None:
+        """Remember the size of a list as requested `at`; a limit that was seen replaces one that is assumed."""
+        known, seen = self._sizes.get(kind, (size, at))
+        if abs(at - seen) < SIZES_LAST:
+            if at < seen:  # responses overtake each other
+                size, known, at = known, size, seen
+            if known.sure and not size.sure:
+                size = known._replace(total=size.total)
+        self._sizes[kind] = size, at
+
+
+class Resource(msgspec.Struct, Generic[Row], frozen=True, eq=False, kw_only=True, dict=True):
+    """One kind of object.
+
+    Args:
+        name: of its list, which is also its path.
+        row: its Struct; rows with an owner have `owner_id` and `embedded_owner`.
+        mark: a required key that rows of no other resource have.
+        filters: query parameters of its list.
+        owner: the resource whose objects own it: `/{owner.name}/{id}/{name}` lists the rows of one owner.
+        owner_key: the key that holds the owner's id, in rows and in the body of a write.
+        stales: names of other resources that a write to this one makes stale.
+        writable: whether its objects can be written.
+        created: the key of a new object's body that the response repeats, and its attribute.
+    """
+
+    name: str
+    row: type[Row]
+    mark: str
+    filters: tuple[str, ...] = ()
+    owner: "Resource[Any] | None" = None
+    owner_key: str = ""
+    stales: tuple[str, ...] = ()
+    writable: bool = False
+    created: tuple[str, str] | None = None
+
+    def object(self, id_: str) -> "Read":
+        """Return the GET of one object."""
+        return Read(self.name, id=id_)
+
+    def page(self, page: PageRequest, filters: Mapping[str, str | None] = {}) -> "Read":
+        """Return the GET of one page of the list; filters without a value are left out."""
+        given = [(name, value) for name in self.filters if (value := filters.get(name)) is not None] if filters else ()
+        return Read(self.name, page=page, filters=tuple(given))
+
+    def owned_by(self, owner_id: str) -> "Read":
+        """Return the GET of all rows of one owner."""
+        return Read(self.name, owner=owner_id)
+
+    def target(self, id_: str | None = None) -> str:
+        """Return the path of the list, or of one object.
+
+        Raises:
+            errors.InvalidInput: the id must not enter a path.
+        """
+        return f"/{self.name}" if id_ is None else f"/{self.name}/{quote(check_id(id_), safe='')}"
+
+    @cached_property
+    def decoders(self) -> "tuple[msgspec.json.Decoder[Any], msgspec.json.Decoder[Any], msgspec.json.Decoder[Any]]":
+        """Decoders of a row, of a page, and of all rows of an owner."""
+        row: Any = self.row
+        return msgspec.json.Decoder(row), msgspec.json.Decoder(PageBody[row]), msgspec.json.Decoder(RowsBody[row])
+
+    def settle(self, rows: Sequence[Any], owner: str | UnsetType | None = UNSET) -> list[Any]:
+        """Set `owner_id` if a row leaves it open, and return the whole owners embedded in rows.
+
+        `owner` is the owner whose rows were requested. A part of an owner (`{id, name}`) tells its id only; an
+        unreadable one tells nothing.
+        """
+        owners: list[Any] = []
+        if self.owner is None or (owner is UNSET and not any(map(_EMBEDDED, rows))):
+            return owners  # most pages, by the thousand rows
+        for row in rows:
+            if row.embedded_owner:
+                embedded = _embedded(row.embedded_owner, self.owner)
+                row.embedded_owner = UNSET  # it refers to the bytes of the whole response
+                if isinstance(embedded, self.owner.row):
+                    owners.append(embedded)
+                if row.owner_id is UNSET and embedded:
+                    row.owner_id = embedded.id
+            if row.owner_id is UNSET:
+                row.owner_id = owner
+        return owners
+
+
+AGENTS = Resource(name="agents", row=AgentRow, mark="name", filters=("status", "search"))
+NUMBERS = Resource(
+    name="numbers",
+    row=PhoneNumberRow,
+    mark="phoneNumber",
+    filters=("status",),
+    owner=AGENTS,
+    owner_key="agentId",
+    writable=True,
+    created=("phoneNumber", "phone_number"),
+)
+RESOURCES: dict[str, Resource[Any]] = {resource.name: resource for resource in (AGENTS, NUMBERS)}
+WRITTEN = {name for resource in RESOURCES.values() if resource.writable for name in (resource.name, *resource.stales)}
+"""Names of the resources that a write can make stale."""
+
+
+class Read(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One GET: of one object by `id`, of all rows of one `owner`, or of a `page` of the list with its filters."""
+
+    kind: str
+    """Name of the resource."""
+    id: str | None = None
+    owner: str | None = None
+    page: PageRequest | None = None
+    filters: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def target(self) -> str:
+        """Path below the base URL, with the query.
+
+        Raises:
+            errors.InvalidInput: the id must not enter a path.
+        """
+        resource = RESOURCES[self.kind]
+        if self.page is None:
+            if self.owner is None or resource.owner is None:
+                return resource.target(self.id)
+            return f"{resource.owner.target(self.owner)}/{self.kind}"
+        more = f"&{urlencode(self.filters)}" if self.filters else ""
+        return f"/{self.kind}?page={self.page.page}&limit={self.page.limit}{more}"
+
+    def decode(self, body: bytes, rows: PageBody[Any] | RowsBody[Any] | None = None) -> Listing[Any]:
+        """Decode a body, or take its `rows` as `decode_slowly` returns them.
+
+        Raises:
+            errors.Mismatch: it is the response to another call.
+            errors.BadAnswer: it cannot be read.
+        """
+        resource, page = RESOURCES[self.kind], self.page
+        found: Any = _decode(resource, self, body) if rows is None else rows
+        if page:
+            told = found.pagination
+            if told.page != page.page or told.limit > page.limit:  # a smaller limit is the upstream's own
+                raise errors.Mismatch(field="page" if told.page != page.page else "limit")
+            return Listing(found.data, believed(told, page, len(found.data)), resource.settle(found.data))
+        if self.owner is not None:
+            listing = Listing(found.data, None, resource.settle(found.data, self.owner))
+            if not set(map(_OWNER, listing.rows)) <= {self.owner, None}:
+                raise errors.Mismatch(field=resource.owner_key)
+            return listing
+        if found.id != self.id:
+            raise errors.Mismatch(field="id")
+        return Listing([found], None, resource.settle([found], None))  # an owner left out of a single object is null
+
+    async def decode_slowly(self, body: bytes) -> PageBody[Any] | RowsBody[Any] | None:
+        """Decode a long list in slices, between which other tasks run; None if it is not of the documented shape."""
+        decode = RESOURCES[self.kind].decoders[0].decode
+        rows: list[Any] = []
+        try:
+            listed = _LISTED.decode(body)
+            for at in range(0, len(listed.data), SLICE):
+                rows += map(decode, listed.data[at : at + SLICE])
+                await asyncio.sleep(0)
+            pagination = msgspec.json.decode(listed.pagination, type=Pagination) if self.page else None
+        except _UNREADABLE:
+            return None
+        return PageBody(rows, pagination) if pagination else RowsBody(rows)
+
+
+class Write(NamedTuple):
+    """A POST of a `body` (without an `id`), a PUT or PATCH of one, or a DELETE (without a body)."""
+
+    kind: str
+    """Name of the resource."""
+    id: str | None
+    body: Body | None
+
+    @property
+    def target(self) -> str:
+        """Path below the base URL.
+
+        Raises:
+            errors.InvalidInput: the id must not enter a path.
+        """
+        return RESOURCES[self.kind].target(self.id)
+
+    @property
+    def content(self) -> bytes | None:
+        """The body as JSON."""
+        return None if self.body is None else msgspec.json.encode(self.body)
+
+    @property
+    def owners(self) -> list[str | None]:
+        """The owner that the body names, if it does."""
+        key = RESOURCES[self.kind].owner_key
+        return [self.body[key]] if self.body and key in self.body else []
+
+    def decode(self, body: bytes, _: None = None) -> Listing[Any]:
+        """Decode the response; what was sent settles what it leaves open. A delete's has no row.
+
+        Raises:
+            errors.Mismatch: it is the response to another call.
+            errors.BadAnswer: it cannot be read.
+        """
+        resource, read, sent = RESOURCES[self.kind], Read(self.kind, id=self.id), self.body
+        if sent is None:
+            if field := _mismatch(resource, read, body):
+                raise errors.Mismatch(field=field)
+            return Listing([])
+        row, created = _decode(resource, read, body), resource.created
+        if self.id is not None and row.id != self.id:
+            raise errors.Mismatch(field="id")
+        if self.id is None and created and not _same_digits(getattr(row, created[1]), sent[created[0]]):
+            raise errors.Mismatch(field=created[0])
+        return Listing([row], None, resource.settle([row], sent.get(resource.owner_key, UNSET)))
+
+
+def check_id(id_: str) -> str:
+    """Return an id that may enter a path.
+
+    Raises:
+        errors.InvalidInput: it could name another path, or the upstream would not write it.
+    """
+    if id_ in {".", ".."} or not _ID.fullmatch(id_):
+        raise errors.InvalidInput(
+            f"{id_[:128]!r} is no id: an id is 1 to 128 letters, digits and any of _ - . : ~ @; pass it as you got it."
+        )
+    return id_
+
+
+def believed(told: Pagination, asked: PageRequest, rows: int) -> Pagination:
+    """Return a page's pagination with a total that counts at least the rows that came.
+
+    After a full page there may be more rows, whatever the total says: one more is counted then.
+    """
+    size = told.limit if told.limit > 0 else asked.limit
+    seen = (asked.page - 1) * size + min(rows, size) if rows else 0
+    if told.total < seen:
+        told.total = seen + (rows >= size)
+    return told
+
+
+def _decode(resource: Resource[Any], read: Read, body: bytes) -> Any:
+    """Decode a row, a page or an owner's rows; if it is not of the documented shape, row by row.
+
+    Raises:
+        errors.Mismatch: it is the response to another call.
+        errors.BadAnswer: it cannot be read at all.
+    """
+    row, page, rows = resource.decoders
+    single = read.page is None and read.owner is None
+    with contextlib.suppress(*_UNREADABLE):
+        return (row if single else page if read.page else rows).decode(body)
+    if field := _mismatch(resource, read, body):
+        raise errors.Mismatch(field=field)
+    try:
+        if single:
+            return repair.read_object(body, row)
+        found, told = repair.read_rows(body, row)
+    except _UNREADABLE as error:
+        raise errors.BadAnswer("The upstream's answer is not of the documented shape; try again later.") from error
+    unreadable = sum(isinstance(value, Unreadable) for one in found for value in msgspec.structs.astuple(one))
+    log.warning("upstream_answer_repaired", kind=resource.name, rows=len(found), unreadable_values=unreadable)
+    return PageBody(found, _pagination(told, read.page, len(found))) if read.page else RowsBody(found)
+
+
+def _pagination(told: Mapping[str, Any], asked: PageRequest, rows: int) -> Pagination:
+    """Return a page's pagination; what it leaves out follows from the request and the rows that came."""
+    page, limit, total = (repair.whole(told.get(name)) for name in ("page", "limit", "total"))
+    size = asked.limit if limit is None else limit
+    if total is None:
+        more = told.get("hasMore")
+        total = asked.start + rows + (more if isinstance(more, bool) else rows >= size) if rows else 0
+    return Pagination(asked.page if page is None else page, size, total)
+
+
+def _mismatch(resource: Resource[Any], read: Read, body: bytes) -> str | None:
+    """Return the field that shows that a body, which cannot be decoded, is the response to another call."""
+    owners: set[Any] = set()
+    try:
+        outline = _OUTLINE.decode(body)
+        rows = _ROWS.decode(outline.data) if outline.data else []
+        if resource.owner:
+            key, null = resource.owner_key, Raw(b"null")
+            owners = {msgspec.json.decode(row.get(key, null), type=str | None) for row in rows}
+    except _UNREADABLE:
+        return None
+    if read.page is None and read.owner is None:
+        if outline.id is UNSET:
+            return "data" if outline.data else None
+        return None if outline.id == read.id or read.id is None else "id"
+    if outline.id is not UNSET and not outline.data:
+        return "id"
+    if read.page and resource.owner and outline.pagination is UNSET and len(owners) == 1 and None not in owners:
+        return "pagination"  # one owner's rows, which have no pages
+    marks = [[name for name, other in RESOURCES.items() if other.mark in row] for row in rows]
+    kinds = {names[0] for names in marks if len(names) == 1}
+    return "data" if kinds and resource.name not in kinds else None
+
+
+def _embedded(raw: Raw, owner: Resource[Any]) -> Any:
+    for decoder in (owner.decoders[0], _REF):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            return decoder.decode(raw)
+    return None
+
+
+def _same_digits(told: object, sent: str) -> bool:
+    """Compare the last six digits: a number may be sent without blanks and country code, and returned with them."""
+    one, other = ("".join(filter(str.isdigit, number))[-6:] for number in (str(told), sent))
+    return one == other
+
+
+class _Outline(msgspec.Struct):
+    """The keys that tell one object from a list."""
+
+    id: str | UnsetType = UNSET
+    data: Raw | UnsetType = UNSET
+    pagination: Raw | UnsetType = UNSET
+
+
+class _Listed(msgspec.Struct):
+    """A list whose rows are decoded one by one."""
+
+    data: list[Raw]
+    pagination: Raw = Raw(b"null")
+
+
+_OUTLINE = msgspec.json.Decoder(_Outline)
+_ROWS = msgspec.json.Decoder(list[dict[str, Raw]])
+_LISTED = msgspec.json.Decoder(_Listed)
+_REF: "msgspec.json.Decoder[Any]" = msgspec.json.Decoder(RowRef)
