@@ -26,6 +26,7 @@ Seconds = Annotated[float, Meta(ge=0.001, le=3600)]
 Age = Annotated[float, Meta(ge=0, le=30 * 86400)]
 
 _HOST = re.compile(r"[A-Za-z0-9._:%\-]{1,255}")
+_PROXY = re.compile(r"(?i:https?)://([\w.~%!$&'()*+,;=:\-]+@)?(\[[0-9A-Fa-f:.]+\]|[\w.\-]+)(:[0-9]{1,5})?/?", re.ASCII)
 _NAME = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9._\-]*[A-Za-z0-9_.])?")
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.\-]+)(:[0-9]{1,5})?")
 _KUBERNETES = re.compile(r"GATEWAY_(SERVICE_|PORT_[0-9])")
@@ -42,6 +43,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     upstream_url: Annotated[str, Meta(description="base URL of the REST API")] = VENDOR_URL
     upstream_api_key: Annotated[
         str, Meta(description="secret: key for callers that send none; only behind authentication of your own")
+    ] = ""
+    upstream_proxy: Annotated[
+        str, Meta(description="secret: http:// or https:// address of a proxy for all calls to the REST API")
     ] = ""
     host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
@@ -138,7 +142,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 """Hosts that reach this machine alone, whatever a name server says."""
-SECRETS = frozenset({"upstream_api_key", "redis_url"})
+SECRETS = frozenset({"upstream_api_key", "upstream_proxy", "redis_url"})
 _TYPES = get_type_hints(Settings, include_extras=True)
 
 
@@ -220,6 +224,9 @@ def _judge(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from (("upstream_url", problem) for problem in _judge_url(values.get("upstream_url", VENDOR_URL)))
     except ValueError:
         yield "upstream_url", f"must be an http:// or https:// address, such as {VENDOR_URL}."
+    if not _is_proxy(values.get("upstream_proxy", "")):
+        problem = "must be the address of a proxy without a path, such as http://user:password@proxy.example:3128;"
+        yield "upstream_proxy", f"{problem} percent-encode other characters of user and password."
     if not _HOST.fullmatch(values.get("host", "localhost")):
         yield "host", "must be an address or a name to listen on, such as 127.0.0.1, ::1 or 0.0.0.0."
     if not _is_redis(values.get("redis_url", "")):
@@ -247,6 +254,13 @@ def _judge_url(text: str) -> Iterator[str]:
         raise ValueError
     if "@" in url.netloc or "?" in text or "#" in text:
         yield "must hold no user, password, query or fragment; the key goes into X-API-Key."
+
+
+def _is_proxy(text: str) -> bool:
+    try:
+        return not text or bool(_PROXY.fullmatch(text) and urlsplit(text).port != 0)
+    except ValueError:
+        return False
 
 
 def _is_redis(text: str) -> bool:

@@ -7,13 +7,14 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 import trustme
 import uvloop
 
 from gateway.demo.rest_api import Workspace, create_demo
+from gateway.settings import Settings
 from gateway.upstream.transport.base import Transport
 from gateway.upstream.transport.httpx import HttpxTransport
 from gateway.upstream.transport.pool import Pool
@@ -177,22 +178,22 @@ async def raw_upstream(tls: ssl.SSLContext | None = None) -> AsyncIterator[RawUp
         await upstream.stop()
 
 
+def limits(url: str, timeout: float, connections: int, **more: Any) -> Settings:
+    """Settings of a transport."""
+    return Settings(
+        upstream_url=url, upstream_timeout=timeout, upstream_connections=connections, deadline=timeout / 2, **more
+    )
+
+
 def built_in(url: str, timeout: float, connections: int, ca: trustme.CA | None = None) -> Transport:
     """The built-in transport."""
-    pem = ca.cert_pem.bytes() if ca else None
-    return Pool(url, timeout=timeout, connections=connections, pool_timeout=timeout / 2, certificates=pem)
+    return Pool(limits(url, timeout, connections), ca.cert_pem.bytes() if ca else None)
 
 
 def plain_httpx(url: str, timeout: float, connections: int, ca: trustme.CA | None = None) -> Transport:
     """The transport of httpx itself, plugged in."""
-    limits = httpx.Limits(max_connections=connections)
     context = ssl.create_default_context() if ca else _SYSTEM
     if ca:
         ca.configure_trust(context)
-    return HttpxTransport(
-        url,
-        httpx.AsyncHTTPTransport(verify=context, limits=limits),
-        timeout=timeout,
-        connections=64,
-        pool_timeout=timeout,
-    )
+    plugged = httpx.AsyncHTTPTransport(verify=context)
+    return HttpxTransport(limits(url, timeout, connections), lambda: plugged)

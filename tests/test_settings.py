@@ -173,12 +173,27 @@ def test_takes_an_upstream_anywhere(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "url",
+    ["http://proxy.example:3128", "HTTPS://u:p%40ss@10.0.0.1/", "http://user@[::1]:80", "http://u:a!$&'()*+,;=@h"],
+)
+def test_takes_the_address_of_a_proxy(url: str) -> None:
+    assert load({}, {"upstream_proxy": url}).upstream_proxy == url
+
+
+@pytest.mark.parametrize(
     ("name", "text"),
     [
         ("upstream_api_key", f"{KEY} two"),
         ("upstream_api_key", f"{KEY}\u00e4"),
         ("upstream_api_key", f"{KEY}\x01"),
         ("upstream_api_key", KEY * 100),
+        ("upstream_proxy", f"socks5://:{KEY}@host"),
+        ("upstream_proxy", f"http://u:{KEY}@host/path"),
+        ("upstream_proxy", f"http://u:{KEY}@host?{KEY}"),
+        ("upstream_proxy", f"http://u:{KEY}/@host"),
+        ("upstream_proxy", f"http://u:{KEY}@host:0"),
+        ("upstream_proxy", f"http://u:{KEY}@host:99999"),
+        ("upstream_proxy", f"http://u:{KEY}@[::1"),
         ("redis_url", f"http://:{KEY}@host"),
         ("redis_url", f"redis://:{KEY}@host:port"),
         ("redis_url", f"redis://:{KEY}@host:0"),
@@ -227,12 +242,13 @@ def test_refuses_a_host_that_is_none(host: str) -> None:
 
 @pytest.mark.parametrize("show", [repr, str, "{}".format, "{!r:.2000}".format, "%r".__mod__, Settings.__rich_repr__])
 def test_never_shows_a_secret(show: Callable[[Any], object]) -> None:
-    settings = load({}, {"upstream_api_key": KEY, "redis_url": f"redis://:{KEY}@host"})
+    secrets = {"redis_url": f"redis://:{KEY}@host", "upstream_proxy": f"http://u:{KEY}@host"}
+    settings = load({}, {"upstream_api_key": KEY, **secrets})
 
     shown = f"{show(settings)} {[{'nested': (settings,)}]}"
 
     assert KEY not in shown
-    assert shown.count("***") == 4
+    assert shown.count("***") == 6
     assert shown.count("8000") == 2
 
 

@@ -15,10 +15,11 @@ import httpx
 import msgspec
 
 from gateway.observability.logging import log
+from gateway.settings import Settings
 from gateway.upstream import errors, models, repair
 from gateway.upstream.request_ids import RequestIds
 from gateway.upstream.transport.base import InvalidResponse, Request, Timeout, Transport, TransportError
-from gateway.upstream.transport.httpx import HttpxTransport
+from gateway.upstream.transport.httpx import HttpxTransport, through_proxy
 from gateway.upstream.transport.pool import Pool
 
 MAX_FIELDS = 10
@@ -52,37 +53,23 @@ class Response(NamedTuple):
 class HttpClient:
     """Makes attempts at one REST API over one transport.
 
-    Args:
-        base_url: the API's base; targets are appended to its path.
-        timeout: seconds for one attempt, from connecting to the last byte.
-        connections: maximum number of connections.
-        pool_timeout: seconds for which an attempt waits for a connection.
-        max_bytes: limit of a response, decompressed.
-        transport: used in place of the built-in one.
+    `transport` is used in place of the built-in one and of a proxy in the settings.
     """
 
-    def __init__(
-        self,
-        base_url: str,
-        *,
-        timeout: float,
-        connections: int,
-        pool_timeout: float,
-        max_bytes: int,
-        transport: httpx.AsyncBaseTransport | Transport | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | Transport | None = None) -> None:
         self.mismatches = 0
         """Responses that belonged to another request."""
-        self._timeout = timeout
-        self._max_bytes = max_bytes
+        self._timeout = settings.upstream_timeout
+        self._max_bytes = settings.max_upstream_bytes
         self._ids = RequestIds()
         if isinstance(transport, httpx.AsyncBaseTransport):
-            transport = HttpxTransport(
-                base_url, transport, timeout=timeout, connections=connections, pool_timeout=pool_timeout
-            )
-        self._transport = transport or Pool(
-            base_url, timeout=timeout, connections=connections, pool_timeout=pool_timeout
-        )
+            self._transport: Transport = HttpxTransport(settings, lambda: transport)
+        elif transport:
+            self._transport = transport
+        elif settings.upstream_proxy:
+            self._transport = through_proxy(settings)
+        else:
+            self._transport = Pool(settings)
 
     async def aclose(self) -> None:
         """Close every connection."""

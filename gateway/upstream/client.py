@@ -66,14 +66,7 @@ class Client:
         self.sent = sent
         self.tenants = Tenants(settings.cache_bytes)
         self.update_method = "PUT"
-        self.http = HttpClient(
-            settings.upstream_url,
-            timeout=settings.upstream_timeout,
-            connections=settings.upstream_connections,
-            pool_timeout=settings.deadline,
-            max_bytes=settings.max_upstream_bytes,
-            transport=transport,
-        )
+        self.http = HttpClient(settings, transport)
         self.remembers = bool(settings.cache_ttl or settings.stale_if_error)
         self.shares = settings.workers == 1 or bool(settings.redis_url)
         """Whether operations join each other's reads. A worker that does not know of other workers' writes must not."""

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import trustme
 
+from gateway.settings import Settings
 from gateway.upstream import errors
 from gateway.upstream.attempt import HttpClient, Response
 from gateway.upstream.transport.base import Request
 from gateway.upstream.transport.pool import QUIET_PERIOD, Pool
-from tests.raw_upstream import BOTH_LOOPS, RawUpstream, answer, raw_upstream
+from tests.raw_upstream import BOTH_LOOPS, RawUpstream, answer, limits, raw_upstream
 
 LOOPS = BOTH_LOOPS
 KEY = {"X-API-Key": "demo"}
@@ -24,10 +25,8 @@ class Line:
 
     def __init__(self, url: str, *, timeout: float = 5, connections: int = 1, pem: bytes | None = None) -> None:
         self.places = connections
-        self.pool = Pool(url, timeout=timeout, connections=connections, pool_timeout=timeout / 2, certificates=pem)
-        self.http = HttpClient(
-            url, timeout=timeout, connections=0, pool_timeout=timeout, max_bytes=2**20, transport=self.pool
-        )
+        self.pool = Pool(limits(url, timeout, connections), pem)
+        self.http = HttpClient(Settings(upstream_timeout=timeout), self.pool)
 
     def call(self, target: str = "/agents", body: bytes | None = None, tenant: str = "") -> "asyncio.Task[Response]":
         """Start a call."""
@@ -338,7 +337,7 @@ async def test_what_is_no_request_is_not_sent(upstream: RawUpstream, line: Line,
     ],
 )
 async def test_a_request_names_the_host_and_stays_below_the_base(base: str, host: str) -> None:
-    pool = Pool(base, timeout=1, connections=1, pool_timeout=1)
+    pool = Pool(Settings(upstream_url=base))
 
     request = pool._serialise(Request("POST", "/numbers", {"X-A": "é"}, b"{}"))
 

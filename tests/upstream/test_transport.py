@@ -9,9 +9,11 @@ import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
+import httpx
 import pytest
 import trustme
 
+from gateway.settings import Settings
 from gateway.upstream import errors
 from gateway.upstream.attempt import HttpClient, error_for
 from gateway.upstream.transport.base import Request, Transport
@@ -38,15 +40,8 @@ async def connect(carry: Callable[..., Transport]) -> AsyncIterator[Open]:
     clients: list[HttpClient] = []
 
     def open_client(url: str, *, timeout: float = 5, connections: int = 2, ca: trustme.CA | None = None) -> HttpClient:
-        transport = carry(url, timeout, connections, ca)
-        client = HttpClient(
-            url,
-            timeout=timeout,
-            connections=connections,
-            pool_timeout=timeout,
-            max_bytes=MAX_BYTES,
-            transport=transport,
-        )
+        settings = Settings(upstream_timeout=timeout, max_upstream_bytes=MAX_BYTES)
+        client = HttpClient(settings, carry(url, timeout, connections, ca))
         clients.append(client)
         return client
 
@@ -126,6 +121,7 @@ BROKEN: dict[str, tuple[bytes, Then, type[errors.Failed]]] = {
     "gzip and something else": (answer(gzip.compress(b"{}") + b"{}", "200 OK", GZIP), "keep", errors.BadAnswer),
     "gzip cut off": (GZIPPED, "keep", errors.BadAnswer),
     "gzip cut off at once": (answer(BOMB[:4], "200 OK", "Content-Encoding: gzip"), "keep", errors.BadAnswer),
+    "broken gzip": (answer(BOMB[:10] + b"\xff" * 9, "200 OK", GZIP), "keep", errors.BadAnswer),
     "no gzip": (answer(b"{}", "200 OK", "Content-Encoding: gzip"), "keep", errors.BadAnswer),
     "encoding not asked for": (answer(b"{}", "200 OK", "Content-Encoding: br"), "keep", errors.BadAnswer),
     "too large": (answer(bytes(2 * MAX_BYTES)), "keep", errors.BadAnswer),
@@ -393,9 +389,47 @@ async def test_a_call_given_up_in_its_body_closes_its_connection(connect: Open, 
 
 async def test_calls_come_back_with_their_own_answers_over_few_connections(connect: Open) -> None:
     async with echoing() as (url, connections):
-        client = connect(url, connections=4)
+        client = connect(url, connections=4, timeout=30)
 
         replies = await asyncio.gather(*(client.attempt(Request("GET", f"/agents/{i}", KEY)) for i in range(200)))
 
     assert [reply.body for reply in replies] == [f"/agents/{i}".encode() for i in range(200)]
     assert len(connections) <= 4
+
+
+class Failing(httpx.AsyncBaseTransport):
+    """Raises an exception in place of a response."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:  # noqa: ARG002
+        raise self.error
+
+
+RAISED: list[tuple[Exception, type[errors.Failed], bool]] = [
+    (httpx.ConnectError(""), errors.Unavailable, False),
+    (httpx.ConnectTimeout(""), errors.TimedOut, False),
+    (httpx.PoolTimeout(""), errors.TimedOut, False),
+    (httpx.ProxyError("407"), errors.Unavailable, False),
+    (httpx.LocalProtocolError(""), errors.Unavailable, False),
+    (httpx.UnsupportedProtocol(""), errors.Unavailable, False),
+    (httpx.InvalidURL(""), errors.Unavailable, False),
+    (httpx.ReadTimeout(""), errors.TimedOut, True),
+    (httpx.WriteTimeout(""), errors.TimedOut, True),
+    (TimeoutError(), errors.TimedOut, True),
+    (httpx.RemoteProtocolError("Server disconnected without sending a response."), errors.Unavailable, True),
+    (httpx.RemoteProtocolError("illegal status line"), errors.BadAnswer, True),
+    (httpx.DecodingError(""), errors.BadAnswer, True),
+    (httpx.ReadError(""), errors.Unavailable, True),
+    (httpx.WriteError(""), errors.Unavailable, True),
+    (httpx.StreamClosed(), errors.Unavailable, True),
+    (ConnectionResetError(), errors.Unavailable, True),
+]
+
+
+@pytest.mark.parametrize(("error", "kind", "reached"), RAISED, ids=[repr(row[0]) for row in RAISED])
+async def test_an_exception_of_httpx_is_told(error: Exception, kind: type[errors.Failed], *, reached: bool) -> None:
+    client = HttpClient(Settings(), Failing(error))
+
+    assert await fail(client, "POST") == (kind, reached)

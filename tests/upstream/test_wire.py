@@ -28,9 +28,10 @@ ALONE = """
 import asyncio, sys, httpx
 from gateway.upstream.attempt import HttpClient
 from gateway.upstream.transport.base import Request
+from gateway.settings import Settings
 async def main():
     for transport in (None, httpx.AsyncHTTPTransport()):
-        client = HttpClient(sys.argv[1], timeout=5, connections=1, pool_timeout=5, max_bytes=99, transport=transport)
+        client = HttpClient(Settings(upstream_url=sys.argv[1]), transport)
         print((await client.attempt(Request("GET", "/agents", {}))).status)
         await client.aclose()
 asyncio.run(main())

@@ -1,78 +1,121 @@
-"""Sends requests through any `httpx.AsyncBaseTransport`, below httpx's own client."""
+"""Sends requests through any `httpx.AsyncBaseTransport`, below httpx's own client; used for proxies."""
 
 import asyncio
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
 
+from gateway.settings import Settings
 from gateway.upstream.transport import base
 from gateway.upstream.transport.base import Request, ResponseHandler
+from gateway.upstream.transport.tls import tls_context
+
+IDLE_TIMEOUT = 30.0
+"""Seconds for which an idle connection to a proxy is kept."""
 
 
 class HttpxTransport:
-    """Adapts an `httpx.AsyncBaseTransport`.
+    """Adapts an `httpx.AsyncBaseTransport`, which manages its connections: none is kept for one tenant.
 
-    It manages its connections itself: none is closed after a mismatched response, none is kept for one tenant.
+    It is replaced by a new one, if `create` makes one, after a mismatched response, since httpx does not tell which
+    connection that came on, and after a request without a response: httpcore 1.0 never frees the place of a tunnel
+    whose TLS handshake failed or was cancelled. A replaced one is closed once its requests have ended.
 
     Args:
-        base_url: the API's base; targets are appended to its path.
-        transport: what sends the requests.
-        timeout: seconds for one attempt.
-        connections: attempts at once; the others wait here, since httpcore is slow with long queues of its own.
-        pool_timeout: seconds for which an attempt waits here, before it begins.
+        settings: the API's address, its timeouts, and how many requests are sent at once; the others wait here, since
+            httpcore is slow with long queues of its own.
+        create: returns the transport that sends the requests.
     """
 
-    def __init__(
-        self,
-        base_url: str,
-        transport: httpx.AsyncBaseTransport,
-        *,
-        timeout: float,
-        connections: int,
-        pool_timeout: float,
-    ) -> None:
-        self._base = base_url.rstrip("/")
-        self._transport = transport
+    def __init__(self, settings: Settings, create: Callable[[], httpx.AsyncBaseTransport]) -> None:
+        timeout = settings.upstream_timeout
+        self._base = settings.upstream_url.rstrip("/")
+        self._create = create
+        self._current = create()
+        self._generation = 0
+        self._under_way = Counter[httpx.AsyncBaseTransport]()
         self._timeout = timeout
-        self._pool_timeout = pool_timeout
-        self._slots = asyncio.Semaphore(connections)
+        self._pool_timeout = settings.deadline
+        self._slots = asyncio.Semaphore(settings.upstream_connections)
         self._extensions = {"timeout": {"connect": timeout / 2, "pool": timeout / 2, "read": timeout, "write": timeout}}
 
     async def send(self, request: Request, handler: ResponseHandler) -> None:
         """Send a request and pass its response to the handler."""
-        method, target, headers, body, _ = request
         try:
             async with asyncio.timeout(self._pool_timeout):
                 await self._slots.acquire()
         except TimeoutError as error:
             raise base.ConnectTimeout from error
+        transport = self._current
+        self._under_way[transport] += 1
         try:
+            # httpx limits each read, not all of them together
             with _own_errors():
-                url = self._base + target
-                sent = httpx.Request(method, url, headers=dict(headers), content=body, extensions=self._extensions)
-                # httpx limits each read, not all of them together
                 async with asyncio.timeout(self._timeout):
-                    handler.on_send(0)
-                    await self._receive(await self._transport.handle_async_request(sent), handler)
+                    await self._send(transport, request, handler)
         finally:
             self._slots.release()
+            self._under_way[transport] -= 1
+            await self._close_replaced()
 
-    def close_generation(self, generation: int) -> int:  # noqa: ARG002 - part of the contract
-        """Close nothing: httpx does not tell which connection a response came on."""
+    def close_generation(self, generation: int) -> int:
+        """Send no more requests over the connections of this generation; return 0, httpx does not count them."""
+        if generation == self._generation:
+            self._replace(self._current)
         return 0
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._transport.aclose()
+        for transport in {self._current, *self._under_way}:
+            await transport.aclose()
 
-    async def _receive(self, response: httpx.Response, handler: ResponseHandler) -> None:
+    async def _send(self, transport: httpx.AsyncBaseTransport, request: Request, handler: ResponseHandler) -> None:
+        method, target, headers, body, _ = request
+        url, headers = self._base + target, {"User-Agent": base.USER_AGENT, **headers}
+        sent = httpx.Request(method, url, headers=headers, content=body, extensions=self._extensions)
+        handler.on_send(self._generation)
+        try:
+            response = await transport.handle_async_request(sent)
+        except BaseException:
+            self._replace(transport)
+            raise
         try:
             handler.on_head(response.status_code, response.headers)
             async for data in response.stream:  # type: ignore[union-attr]  # an async transport's stream is async
                 handler.on_data(data)
         finally:
             await response.aclose()
+
+    def _replace(self, transport: httpx.AsyncBaseTransport) -> None:
+        if transport is self._current:
+            self._current = self._create()
+            self._generation += 1
+
+    async def _close_replaced(self) -> None:
+        for transport, count in list(self._under_way.items()):
+            if not count and transport is not self._current:
+                del self._under_way[transport]
+                await transport.aclose()
+
+
+def through_proxy(settings: Settings, certificates: bytes | None = None) -> HttpxTransport:
+    """Return a transport that sends every request through the proxy of the settings.
+
+    A request to an https:// API goes through a tunnel (CONNECT), so that the proxy sees no key. `certificates` (PEM)
+    are trusted in addition to the system's, for the API and the proxy.
+    """
+    context = tls_context(certificates)
+    kept = settings.upstream_connections
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=IDLE_TIMEOUT)
+    proxy = settings.upstream_proxy
+    address = httpx.Proxy(proxy, ssl_context=context if proxy.lower().startswith("https:") else None)
+
+    def create() -> httpx.AsyncBaseTransport:
+        return httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits, proxy=address)
+
+    return HttpxTransport(settings, create)
 
 
 @contextmanager

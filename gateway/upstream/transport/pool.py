@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from aiohappyeyeballs import start_connection
 
+from gateway.settings import Settings
 from gateway.upstream.transport.base import (
     USER_AGENT,
     ConnectError,
@@ -23,6 +24,7 @@ from gateway.upstream.transport.base import (
     InvalidRequest,
     Request,
     ResponseHandler,
+    TransportError,
 )
 from gateway.upstream.transport.http1 import Connection
 from gateway.upstream.transport.tls import tls_context
@@ -54,17 +56,13 @@ class Pool:
     connecting and released with the connection. A pool belongs to one event loop.
 
     Args:
-        base_url: the API's base; targets are appended to its path.
-        timeout: seconds for one attempt, half of it for connecting.
-        connections: maximum number of connections.
-        pool_timeout: seconds for which an attempt waits for a slot, before it begins.
+        settings: the API's address; the timeout of an attempt, half of it for connecting; the maximum number of
+            connections; and the deadline, for which an attempt waits for a slot before it begins.
         certificates: PEM of certificate authorities that are trusted in addition to the system's.
     """
 
-    def __init__(
-        self, base_url: str, *, timeout: float, connections: int, pool_timeout: float, certificates: bytes | None = None
-    ) -> None:
-        url = urlsplit(base_url)
+    def __init__(self, settings: Settings, certificates: bytes | None = None) -> None:
+        url = urlsplit(settings.upstream_url)
         encrypted = url.scheme == "https"
         self._host = url.hostname or ""
         self._port = url.port or (443 if encrypted else 80)
@@ -73,9 +71,9 @@ class Pool:
         named = f"[{self._host}]" if ":" in self._host else self._host
         default_port = url.port in {None, 443 if encrypted else 80}
         self._head = [f"Host: {named if default_port else f'{named}:{url.port}'}", f"User-Agent: {USER_AGENT}"]
-        self._timeout = timeout
-        self._pool_timeout = pool_timeout
-        self._free = connections
+        self._timeout = settings.upstream_timeout
+        self._pool_timeout = settings.deadline
+        self._free = settings.upstream_connections
         self._queue: deque[_Waiting] = deque()
         self._idle: dict[Connection, None] = {}
         """The idle connections, the one silent longest first."""
@@ -126,8 +124,7 @@ class Pool:
             with suppress(RuntimeError):  # it has just timed out
                 limit.reschedule(0)
         for _, slot in self._queue:
-            if not slot.done():
-                slot.set_exception(_closed())
+            _fail(slot, _closed())
         closed = [connection.closed for connection in self._all]
         for connection in list(self._all):
             connection.abort()
@@ -192,7 +189,7 @@ class Pool:
         self._queue.append(_Waiting(tenant, slot))
         if not self._wake_up:
             self._serve_queue()
-        limit = loop.call_later(self._pool_timeout, _time_out, slot)
+        limit = loop.call_later(self._pool_timeout, _fail, slot, ConnectTimeout("No connection became free in time."))
         try:
             return await slot
         except asyncio.CancelledError:
@@ -272,6 +269,6 @@ def _closed() -> ConnectError:
     return ConnectError("The transport is closed.")
 
 
-def _time_out(slot: "asyncio.Future[Connection | None]") -> None:
+def _fail(slot: "asyncio.Future[Connection | None]", error: TransportError) -> None:
     with suppress(asyncio.InvalidStateError):  # it was granted or cancelled at the same moment
-        slot.set_exception(ConnectTimeout("No connection became free in time."))
+        slot.set_exception(error)
