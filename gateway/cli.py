@@ -1,8 +1,7 @@
 """The `gateway` command: serve, demo, schema, check.
 
-Every setting is an option of `serve` and, where it means something there, of `demo`; its help names the
-variable and the default. A first SIGTERM or Ctrl+C ends a server cleanly: it takes no new connections, lets
-open operations end and exits with 0. Chosen for it: click, which strawberry and uvicorn users have already.
+Each setting is an option of `serve`, and of `demo` if it applies there. The first SIGTERM or Ctrl+C stops a server
+gracefully: it accepts no new connections, finishes the current operations and exits with 0.
 """
 
 import asyncio
@@ -44,24 +43,23 @@ from gateway.settings import LOOPBACK, PREFIX, Settings, SettingsError, describe
 DEMO_KEY = graphiql.DEMO.api_key
 DEMO_PATH = "/demo/api/v1"
 DEMO_FIXED = {"upstream_url": "http://127.0.0.1", "upstream_api_key": "", "workers": "1"}
-"""Settings that do not apply to the demo, which is one process with an upstream of its own."""
+"""Settings that the demo fixes: it is one process with its own REST API."""
 
-_ROUNDS = (10_000, 10, 10)
-"""Objects before the collector looks at the youngest, such rounds before one of the middle ones, and of those before
-a full one (`gc.set_threshold`).
+_GC_THRESHOLDS = (10_000, 10, 10)
+"""Thresholds of the garbage collector (`gc.set_threshold`).
 
-Python's (700, 10, 10) took a quarter of a small query's CPU and a fifth of a large one's. An operation that goes well
-leaves no cycle behind, and so nothing to collect; errors do. All that start-up made is frozen besides. For 32 callers
-of nested lists the peak is 93 MiB, as with (1000, 3, 1), at 7% less CPU; 103 with (50_000, 20, 100), at no less.
+Python's (700, 10, 10) takes a quarter of a small query's CPU and a fifth of a large one's. Successful operations leave
+no reference cycle to collect; errors do. Objects of the start are frozen. With 32 clients that ask for nested lists the
+peak is 93 MiB, as with (1000, 3, 1) at 7% more CPU; with (50_000, 20, 100) it is 103 MiB at the same CPU.
 """
 
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where one listens everywhere, one is reached here
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - the address to show, not to listen on
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _settings_options(*without: str) -> Callable[[F], F]:
-    """Give a command one option for each setting but these."""
+    """Return a decorator that adds one option for each setting, except these."""
 
     def decorate(command: F) -> F:
         for setting in reversed(list(describe())):
@@ -83,17 +81,17 @@ def main() -> None:
 @main.command()
 @_settings_options()
 def serve(**options: str | None) -> None:
-    """Serve the gateway in front of the REST API."""
+    """Serve the gateway."""
     settings = _load(options)
     app = _app(settings)
     for warning in _warnings(settings):
         click.echo(f"Warning: {warning}", err=True)
-    with _listen(settings) as listener, _signals_end_well():
+    with _listen(settings) as listener, _exit_0_on_signals():
         click.echo(f"GraphQL at {_address(settings, listener)}/graphql", err=True)
         if settings.workers == 1:
             uvicorn.Server(_config(settings, app)).run([listener])
         else:
-            # each worker process reads the environment anew
+            # each worker process reads its settings from the environment
             os.environ.update({PREFIX + name.upper(): value for name, value in options.items() if value is not None})
             config = _config(settings, "gateway.cli:from_environment", factory=True, workers=settings.workers)
             with _shared_metrics():
@@ -101,16 +99,18 @@ def serve(**options: str | None) -> None:
 
 
 @main.command()
-@click.option("--latency-ms", type=click.IntRange(0, 60_000), default=0, help="Added to every REST answer.")
+@click.option(
+    "--latency-ms", type=click.IntRange(0, 60_000), default=0, help="Added to every response of the REST API."
+)
 @_settings_options(*DEMO_FIXED)
 def demo(latency_ms: int, **options: str | None) -> None:
-    """Serve the gateway with a REST API of its own, in memory: no key, no internet.
+    """Serve the gateway with its own REST API in memory; needs no API key and no internet.
 
-    One process; GATEWAY_UPSTREAM_URL, GATEWAY_UPSTREAM_API_KEY and GATEWAY_WORKERS do not apply.
+    GATEWAY_UPSTREAM_URL, GATEWAY_UPSTREAM_API_KEY and GATEWAY_WORKERS do not apply.
     """
     options |= DEMO_FIXED
     settings = _load(options)
-    with _listen(settings) as listener, _signals_end_well():
+    with _listen(settings) as listener, _exit_0_on_signals():
         address = _address(settings, listener)
         settings = _load(options | {"upstream_url": address + DEMO_PATH})
         if settings.allowed_hosts:  # the gateway calls its own REST API at this address
@@ -129,7 +129,7 @@ def demo(latency_ms: int, **options: str | None) -> None:
     "--check", "checked", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Compare with FILE."
 )
 def schema(checked: Path | None) -> None:
-    """Print the schema as SDL, or fail with the difference to a file."""
+    """Print the schema as SDL; with --check, fail if it differs from FILE."""
     text = sdl()
     if checked is None:
         click.echo(text, nl=False)
@@ -140,7 +140,9 @@ def schema(checked: Path | None) -> None:
             before.splitlines(keepends=True), text.splitlines(keepends=True), str(checked), "gateway schema"
         )
         click.echo("".join(lines), nl=False)
-        raise click.ClickException(f"{checked} is not this version's schema; write it with: gateway schema > {checked}")
+        raise click.ClickException(
+            f"{checked} is not this version's schema; update it with: gateway schema > {checked}"
+        )
     click.echo(f"{checked} is this version's schema.")
 
 
@@ -157,9 +159,9 @@ def schema(checked: Path | None) -> None:
 def check(files: tuple[str, ...], agents: int, numbers: int, max_rest_calls: str | None, *, as_json: bool) -> None:
     """Print the REST calls of the operations in FILES; fail if one is invalid or may exceed the budget.
 
-    FILES are paths, globs, folders (searched for *.graphql and *.gql) or - for the standard input; fragments may be
-    in any of them. The worst case knows nothing beforehand. The typical case is counted by running the operation on an
-    API in memory, with the sizes of the lists known.
+    FILES are paths, globs, directories (searched for *.graphql and *.gql) or - for the standard input. A fragment may
+    be in any of them. The worst case assumes an empty cache and unknown list sizes. The typical case is counted by
+    running the operation on a REST API in memory, with known list sizes.
     """
     settings = _load({"max_rest_calls": max_rest_calls})
     try:
@@ -173,15 +175,15 @@ def check(files: tuple[str, ...], agents: int, numbers: int, max_rest_calls: str
 
 
 def from_environment() -> Starlette:
-    """Build the gateway from `GATEWAY_*`; each worker process calls it."""
+    """Build the gateway from the `GATEWAY_*` environment variables, in a worker process or for another server."""
     return _app(load(os.environ))
 
 
 class _DemoServer(uvicorn.Server):
-    """A server whose open operations call the server itself, and so must end before it stops listening."""
+    """A server that finishes its operations before it stops listening, because they call the server itself."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let every request end, then stop."""
+        """Wait for all requests, then shut down."""
         end = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
         while self.server_state.tasks and not self.force_exit and time.monotonic() < end:
             await asyncio.wait(self.server_state.tasks, timeout=0.1)
@@ -190,19 +192,19 @@ class _DemoServer(uvicorn.Server):
 
 def _app(settings: Settings, **options: Any) -> Starlette:
     configure(settings.log_threshold, settings.log_format)
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # when a label was first seen is of no use
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # the time when a label was first seen is of no use
     if not settings.allowed_hosts and is_loopback(settings.host):
         settings = _allow(settings, *LOOPBACK, _host(settings.host))
-    with _told():
+    with _settings_errors():
         app = create_app(settings, **options)
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*_ROUNDS)
+    gc.set_threshold(*_GC_THRESHOLDS)
     return app
 
 
 def _load(options: dict[str, str | None]) -> Settings:
-    with _told():
+    with _settings_errors():
         return load(os.environ, {name: value for name, value in options.items() if value is not None})
 
 
@@ -211,8 +213,8 @@ def _allow(settings: Settings, *hosts: str) -> Settings:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Tell settings that cannot be used in a sentence and not in a traceback."""
+def _settings_errors() -> Iterator[None]:
+    """Show invalid settings as an error message, without a traceback."""
     try:
         yield
     except SettingsError as error:
@@ -221,24 +223,24 @@ def _told() -> Iterator[None]:
 
 def _warnings(settings: Settings) -> Iterator[str]:
     if settings.upstream_api_key:
-        yield "callers without a key use GATEWAY_UPSTREAM_API_KEY; serve this only behind authentication of your own."
+        yield "clients without a key use GATEWAY_UPSTREAM_API_KEY; serve this only behind your own authentication."
         if "*" in settings.hosts:
-            yield "GATEWAY_ALLOWED_HOSTS=* lets pages use that key whose name resolves to the gateway (DNS rebinding)."
+            yield "GATEWAY_ALLOWED_HOSTS=* lets any web page use that key by DNS rebinding."
     upstream = urlsplit(settings.upstream_url)
     if upstream.scheme == "http" and not is_loopback(upstream.hostname or ""):
-        yield "API keys travel unencrypted, since GATEWAY_UPSTREAM_URL is http://; use https:// where you can."
+        yield "API keys are sent unencrypted because GATEWAY_UPSTREAM_URL is http://; use https:// if you can."
 
 
 @contextlib.contextmanager
 def _listen(settings: Settings) -> Iterator[socket.socket]:
-    """Open the listening socket, here and not in uvicorn, so that a taken port is told in a sentence."""
+    """Open the listening socket; unlike uvicorn, show a port in use as an error message without a traceback."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.create_server(address[:2], family=family)
     except OSError as error:
-        reason = (error.strerror or str(error)).split(" (")[0]  # the rest names the address a second time
+        reason = (error.strerror or str(error)).split(" (")[0]  # the rest repeats the address
         raise click.ClickException(
             f"Cannot listen on {_host(settings.host)}:{settings.port}: {reason}."
             " Choose another with --host and --port, or GATEWAY_HOST and GATEWAY_PORT."
@@ -249,15 +251,15 @@ def _listen(settings: Settings) -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def _shared_metrics() -> Iterator[None]:
-    """Have worker processes, each of which imports prometheus-client anew, count in files that all of them read."""
+    """Let the worker processes count in files that all of them read; each imports prometheus-client after this."""
     with tempfile.TemporaryDirectory(prefix="gateway-metrics-") as directory:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
         yield
 
 
 @contextlib.contextmanager
-def _signals_end_well() -> Iterator[None]:
-    """Exit with 0 on SIGINT and SIGTERM; uvicorn raises the one that stopped it once more when it is done."""
+def _exit_0_on_signals() -> Iterator[None]:
+    """Exit with 0 on SIGINT and SIGTERM; uvicorn raises the signal again after it has shut down."""
     before = {number: signal.signal(number, _exit) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -276,7 +278,7 @@ def _config(settings: Settings, app: Starlette | str, **options: Any) -> uvicorn
         access_log=False,
         log_config=None,
         server_header=False,
-        proxy_headers=False,  # nothing here asks for a caller's address or scheme
+        proxy_headers=False,  # the client's address and scheme are not used
         http=Protocol,
         ws="none",
         lifespan="on",
@@ -315,5 +317,5 @@ def _welcome(address: str, *, graphiql: bool) -> str:
   or run it:
     {curl}
 
-  Ctrl+C stops. Each operation is listed below, under the REST calls that it made.
+  Ctrl+C stops the server. Each operation is logged below, after its REST calls.
 """

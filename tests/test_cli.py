@@ -139,11 +139,11 @@ def test_shows_how_a_schema_differs(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert lines[:2] == [f"--- {path}", "+++ gateway schema"]
     assert [line for line in lines[2:] if line[0] in "+-"] == ["+  totalCount: Int!"]
-    assert lines[-1] == f"Error: {path} is not this version's schema; write it with: gateway schema > {path}"
+    assert lines[-1] == f"Error: {path} is not this version's schema; update it with: gateway schema > {path}"
 
 
 @pytest.mark.parametrize("command", ["serve", "demo"])
-def test_tells_every_bad_setting_in_one_error(command: str) -> None:
+def test_reports_all_invalid_settings_in_one_error(command: str) -> None:
     result = run(command, "--port", "none", GATEWAY_PROT="1", GATEWAY_DEADLINE="soon")
 
     assert result.exit_code == 1
@@ -156,7 +156,7 @@ def test_tells_every_bad_setting_in_one_error(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", [("serve",), ("serve", "--workers", "2"), ("demo",)])
-def test_tells_in_a_sentence_that_a_port_is_taken(command: tuple[str, ...]) -> None:
+def test_reports_a_port_in_use_without_a_traceback(command: tuple[str, ...]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
 
@@ -192,7 +192,7 @@ def test_listens_on_ipv6() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_names_an_address_that_can_be_called_where_it_listens_everywhere(host: str) -> None:
+def test_prints_a_usable_address_if_it_listens_on_all(host: str) -> None:
     visited = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}[host]
 
     result, answer = run_until(
@@ -203,25 +203,25 @@ def test_names_an_address_that_can_be_called_where_it_listens_everywhere(host: s
     assert f"  GraphiQL   http://{visited}:" in result.stdout
 
 
-def test_warns_where_callers_may_use_the_gateways_own_key_and_never_shows_it() -> None:
+def test_warns_if_clients_may_use_the_gateways_key_and_does_not_show_it() -> None:
     result, _ = run_until(
         signal.SIGTERM, lambda address: ask(address, "{ rateLimit { limit } }"), "serve", "--upstream-api-key", "s3cret"
     )
 
-    assert "Warning: callers without a key use GATEWAY_UPSTREAM_API_KEY" in result.stderr
+    assert "Warning: clients without a key use GATEWAY_UPSTREAM_API_KEY" in result.stderr
     assert "s3cret" not in result.output
 
 
-def test_warns_where_keys_would_travel_unencrypted() -> None:
+def test_warns_if_keys_are_sent_unencrypted() -> None:
     far, _ = run_until(signal.SIGTERM, lambda _: None, "serve", "--upstream-url", "http://far.example")
     near, _ = run_until(signal.SIGTERM, lambda _: None, "serve", "--upstream-url", "http://[::1]:9")
 
-    assert "Warning: API keys travel unencrypted, since GATEWAY_UPSTREAM_URL is http://" in far.stderr
+    assert "Warning: API keys are sent unencrypted because GATEWAY_UPSTREAM_URL is http://" in far.stderr
     assert "Warning" not in near.stderr
 
 
 @pytest.mark.parametrize("command", [("serve",), ("serve", "--workers", "2"), ("demo",)])
-def test_tells_in_a_sentence_that_a_manifest_cannot_be_read(command: tuple[str, ...], tmp_path: Path) -> None:
+def test_reports_an_unreadable_manifest_without_a_traceback(command: tuple[str, ...], tmp_path: Path) -> None:
     result = run(*command, "--trusted-documents", str(tmp_path / "none.json"))
 
     assert result.exit_code == 1
@@ -248,7 +248,7 @@ async def test_builds_the_gateway_of_a_worker_process_from_its_environment() -> 
     assert (answer.status_code, answer.text) == (200, "ok")
 
 
-def test_a_worker_collects_what_operations_leave_and_passes_over_what_start_up_made() -> None:
+def test_a_worker_freezes_the_objects_of_its_start() -> None:
     class Left:
         """Something in a cycle."""
 
@@ -276,7 +276,7 @@ def test_demo_lists_each_rest_call_and_then_the_operation() -> None:
     assert " operation method=POST type=query status=200 spent=2 ms=" in operation
 
 
-def test_demo_says_where_it_is_what_to_paste_and_how_to_run_it() -> None:
+def test_demo_prints_its_address_a_query_and_a_command() -> None:
     result, _ = run_until(signal.SIGINT, lambda _: None, "demo")
 
     assert "(opens with sample queries, the key 'demo' is filled in)" in result.stdout
@@ -284,7 +284,7 @@ def test_demo_says_where_it_is_what_to_paste_and_how_to_run_it() -> None:
     assert f"-H 'X-API-Key: demo' -H 'Content-Type: application/json' -d '{{\"query\": \"{NESTED}\"}}'" in result.stdout
 
 
-def test_demo_without_graphiql_does_not_promise_it() -> None:
+def test_demo_without_graphiql_does_not_mention_it() -> None:
     result, page = run_until(
         signal.SIGINT, lambda address: httpx.get(f"{address}/graphql").status_code, "demo", "--graphiql", "false"
     )
@@ -294,7 +294,7 @@ def test_demo_without_graphiql_does_not_promise_it() -> None:
     assert "GraphiQL" not in result.stdout
 
 
-def test_demo_stands_on_its_own_rest_api_whatever_the_environment_says() -> None:
+def test_demo_uses_its_own_rest_api_in_any_environment() -> None:
     own = {"GATEWAY_UPSTREAM_URL": "bad", "GATEWAY_WORKERS": "many", "GATEWAY_UPSTREAM_API_KEY": "a b"}
 
     result = run("demo", "--port", "none", **own)
@@ -302,7 +302,7 @@ def test_demo_stands_on_its_own_rest_api_whatever_the_environment_says() -> None
     assert result.output.splitlines()[1:] == ["  GATEWAY_PORT: must be a whole number from 0 to 65535, not 'none'."]
 
 
-def test_demo_lets_an_operation_end_that_needs_another_rest_call_after_the_signal() -> None:
+def test_demo_finishes_an_operation_that_makes_a_rest_call_after_sigterm() -> None:
     def visit(address: str) -> Any:
         with begun(address, NESTED) as operation:
             os.kill(os.getpid(), signal.SIGTERM)

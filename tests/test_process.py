@@ -23,7 +23,7 @@ def demo() -> Iterator[Process]:
         assert process.stop() == 0
 
 
-def test_agents_with_nested_numbers_cost_two_calls_by_the_demos_own_log(demo: Process) -> None:
+def test_agents_with_numbers_cost_two_rest_calls(demo: Process) -> None:
     answer = demo.ask(NESTED)
 
     assert sorted(demo.rest_calls(2)) == ["GET /agents?page=1&limit=50 200", "GET /numbers?page=1&limit=100 200"]
@@ -53,7 +53,7 @@ def test_adds_changes_and_removes_a_number(demo: Process) -> None:
     assert demo.rest_calls(3) == ["POST /numbers 201", f"PUT /numbers/{id_} 200", f"DELETE /numbers/{id_} 200"]
 
 
-def test_gives_a_browser_graphiql_and_a_probe_its_answer(demo: Process) -> None:
+def test_serves_graphiql_to_browsers_and_health_to_probes(demo: Process) -> None:
     page = httpx.get(f"{demo.address}/graphql", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
     health = httpx.get(f"{demo.address}/healthz")
 
@@ -64,7 +64,7 @@ def test_gives_a_browser_graphiql_and_a_probe_its_answer(demo: Process) -> None:
     assert "server" not in {*page.headers, *health.headers}
 
 
-def test_answers_introspection_without_a_key_and_everything_else_with_a_code(demo: Process) -> None:
+def test_only_introspection_works_without_a_key(demo: Process) -> None:
     schema = demo.ask("{ __schema { queryType { name } } }", key=None)
     answer = demo.ask(NESTED, key=None)
 
@@ -74,14 +74,14 @@ def test_answers_introspection_without_a_key_and_everything_else_with_a_code(dem
     assert demo.rest_calls(0) == []
 
 
-def test_serves_the_rest_api_that_it_stands_on(demo: Process) -> None:
+def test_demo_serves_its_rest_api(demo: Process) -> None:
     answer = httpx.get(f"{demo.address}/demo/api/v1/agents?limit=1", headers={"X-API-Key": "demo"})
 
     assert (answer.status_code, answer.json()["pagination"]["total"]) == (200, 12)
     assert demo.rest_calls(1) == ["GET /agents?limit=1 200"]
 
 
-def test_an_upstream_that_is_down_is_told_by_its_code() -> None:
+def test_reports_an_upstream_that_is_down() -> None:
     with started("serve", "--upstream-url", "http://127.0.0.1:9/api/v1") as gateway:
         answer = gateway.ask(NESTED)
 
@@ -93,14 +93,14 @@ def test_an_upstream_that_is_down_is_told_by_its_code() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_lets_an_operation_end_that_runs_when_it_is_told_to_stop(number: signal.Signals) -> None:
+def test_finishes_an_operation_after_the_stop_signal(number: signal.Signals) -> None:
     with started("demo", "--latency-ms", "300") as slow, begun(slow.address, NESTED) as operation:
         assert slow.stop(number) == 0
         assert "errors" not in json.load(operation.getresponse())
         assert sorted(slow.rest_calls(2)) == ["GET /agents?page=1&limit=50 200", "GET /numbers?page=1&limit=100 200"]
 
 
-def test_ends_at_a_second_interrupt_whatever_runs() -> None:
+def test_a_second_interrupt_stops_at_once() -> None:
     with started("demo", "--latency-ms", "60000") as slow, begun(slow.address, SLOW):
         slow.popen.send_signal(signal.SIGINT)
         time.sleep(0.1)
@@ -108,7 +108,7 @@ def test_ends_at_a_second_interrupt_whatever_runs() -> None:
         assert slow.stop(signal.SIGINT) == 0
 
 
-def test_several_processes_stop_together_and_let_their_operations_end(demo: Process) -> None:
+def test_worker_processes_finish_their_operations_and_stop(demo: Process) -> None:
     rest = f"{demo.address}/demo/api/v1"
     with started("serve", "--workers", "2", "--upstream-url", rest) as gateway, ThreadPoolExecutor() as pool:
         answers = [pool.submit(gateway.ask, SLOW) for _ in range(8)]

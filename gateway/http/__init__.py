@@ -1,5 +1,5 @@
-"""GraphQL over HTTP: bytes in, bytes out.
+"""GraphQL over HTTP.
 
-Reads requests, finds the document that is meant, writes the response with its status, media type and headers. Never
-plans or sends a REST call: `execution` runs the operation.
+Parses requests, finds their documents, has `execution` run them, and sends the response with its status, media type and
+headers. Never plans or sends a REST call.
 """

@@ -1,10 +1,9 @@
-"""Which document a request means: sent whole, persisted by its hash, or trusted by its id.
+"""Finds the document of a request: sent as text, persisted by its hash, or trusted by its id.
 
-`endpoint` calls `prepare` for each operation. Automatic persisted queries follow Apollo's wire format
-(`extensions.persistedQuery`, a SHA-256 of the text): a client sends the hash alone, and the text once where it
-is not known yet. Trusted documents come from a manifest as graphql-codegen, Relay or Apollo write it and are asked
-for by `documentId` or by hash; with `only`, nothing else is run. Any document that `execution` keeps is known by the
-hash of its text; other replicas are told of those that were sent with it.
+Automatic persisted queries (APQ) follow Apollo's format (`extensions.persistedQuery`, a SHA-256 of the text): a client
+sends the hash alone, and once the text if the hash is unknown. Trusted documents come from a manifest of
+graphql-codegen, Relay or Apollo; clients send their id as `documentId`, or their hash. Each document that `execution`
+keeps is known by its hash; documents that were sent with their hash are shared with the other replicas.
 """
 
 import re
@@ -28,13 +27,13 @@ _APOLLO: Literal["apollo-persisted-query-manifest"] = "apollo-persisted-query-ma
 
 
 class SharedDocuments(Protocol):
-    """Where replicas keep persisted documents for each other."""
+    """A store of persisted documents that replicas share."""
 
     async def document(self, hash_: str) -> str | None:
-        """Return the text of a hash, or None."""
+        """Return the text of a hash, or None if it is unknown."""
 
     async def keep_document(self, hash_: str, text: str, holder: str) -> None:
-        """Keep a text under its hash, as far as its holder may: a tenant by its name, or `anybody`."""
+        """Keep a text under its hash; it counts against the bound of its holder, a tenant's name or `anybody`."""
 
 
 class _PersistedQuery(msgspec.Struct, rename="camel"):
@@ -52,20 +51,20 @@ class _Operation(msgspec.Struct):
 
 
 class _Manifest(msgspec.Struct):
-    """What Apollo's generate-persisted-query-manifest writes; its documents have a name and a type, too."""
+    """A manifest of Apollo's generate-persisted-query-manifest."""
 
     version: Literal[1]
     operations: list[_Operation]
 
 
 class Documents:
-    """The documents that may be run.
+    """The documents that clients may execute.
 
     Args:
-        engine: prepares texts.
+        engine: parses, limits and validates texts.
         trusted: texts by id, as `read_manifest` returns them.
-        only: whether nothing but trusted documents is run, introspection included.
-        shared: what other replicas have been sent.
+        only: whether only trusted documents are executed; this refuses introspection, too.
+        shared: documents of all replicas.
     """
 
     def __init__(
@@ -74,24 +73,24 @@ class Documents:
         self._engine = engine
         by_id = {id_: _trusted(engine, id_, text) for id_, text in trusted.items()}
         self._trusted = {document.digest: document for document in by_id.values()} | by_id
-        """Documents by hash and by id; they are never dropped."""
+        """Documents by hash and by id, kept for ever."""
         self._only = only
         self._shared = shared
 
     async def prepare(self, request: GraphQLRequest, tenant: Tenant) -> Document:
-        """Find, check and prepare the document that a tenant's request means.
+        """Return the checked document of a tenant's request.
 
         Raises:
-            RequestError: there is none, it is not known, not trusted, or not valid.
+            RequestError: the document is missing, unknown, not trusted, or not valid.
         """
         hash_ = _persisted_hash(request)
         if request.document_id is not None:
             if request.query or hash_:
-                raise _bad("Send either documentId, or query, or a persisted query's hash; not two of them.")
+                raise _bad("Send only one of documentId, query, and the hash of a persisted query.")
             return await self._known(_normal(request.document_id), tenant)
         if not request.query:
             if hash_ is None:
-                raise _bad("There is no query: send a GraphQL document as `query`.")
+                raise _bad("The request has no query: send a GraphQL document as `query`.")
             return await self._known(hash_, tenant)
         digest = digest_of(request.query) if hash_ or self._trusted else ""
         if hash_ and hash_ != digest and not (hash_ in self._trusted and self._trusted[hash_].digest == digest):
@@ -101,12 +100,12 @@ class Documents:
         if self._only:
             raise RequestError(
                 ErrorCode.PERSISTED_QUERY_NOT_SUPPORTED,
-                "Only documents that the operator trusts are run here.",
+                "This gateway executes only documents that its operator trusts.",
                 status=403,
             )
         document = self._engine.prepare(request.query, _holder(tenant))
         if hash_:
-            document.operation(request.operation_name)  # that there is one
+            document.operation(request.operation_name)  # raises if there is none
             await self._share(document, request.query, tenant)
         return document
 
@@ -126,7 +125,7 @@ class Documents:
         return document
 
     async def _share(self, document: Document, text: str, tenant: Tenant) -> None:
-        """Tell the other replicas of a document, once."""
+        """Share a document with the other replicas, once."""
         if self._shared and not document.shared:
             document.shared = True
             await self._shared.keep_document(document.digest, text, tenant.name if tenant.answered else "anybody")
@@ -137,16 +136,16 @@ def _trusted(engine: Engine, id_: str, text: str) -> Document:
         return engine.checked(text)
     except RequestError as error:
         reason = error.errors[0]["message"]
-        raise SettingsError(f"GATEWAY_TRUSTED_DOCUMENTS: document {id_!r} cannot be run: {reason}") from error
+        raise SettingsError(f"GATEWAY_TRUSTED_DOCUMENTS: document {id_!r} cannot be executed: {reason}") from error
 
 
 def read_manifest(path: str) -> dict[str, str]:
-    """Read a manifest of trusted documents and return their texts by id, as `_normal` writes ids.
+    """Read a manifest of trusted documents; return their texts by id, as `_normal` writes ids.
 
-    It is a JSON object of texts by id, as graphql-codegen and Relay write it, or Apollo's list of operations.
+    The manifest is a JSON object of texts by id (graphql-codegen, Relay) or Apollo's list of operations.
 
     Raises:
-        SettingsError: the file is not there, is no such object, or has two documents of one id.
+        SettingsError: the file cannot be read, is not a manifest, or has two documents with one id.
     """
     try:
         manifest: dict[str, object] = msgspec.json.decode(Path(path).read_bytes(), type=dict[str, object])
@@ -170,7 +169,7 @@ def read_manifest(path: str) -> dict[str, str]:
 
 
 def _normal(id_: str) -> str:
-    """Return an id as it is looked up: a hash without `sha256:` before it and in lower case, any other as it is."""
+    """Return the key of an id: a hash in lower case and without the prefix `sha256:`, any other id unchanged."""
     bare = id_[7:] if id_[:7].lower() == "sha256:" else id_
     return bare.lower() if _HEXADECIMAL.fullmatch(bare) else bare
 
@@ -180,7 +179,7 @@ def _holder(tenant: Tenant) -> bytes:
 
 
 def _persisted_hash(request: GraphQLRequest) -> str | None:
-    """Return the hash of Apollo's extension, or None where it is not there."""
+    """Return the hash in Apollo's extension, or None if there is none."""
     given = (request.extensions or {}).get("persistedQuery")
     if given is None:
         return None
@@ -189,7 +188,7 @@ def _persisted_hash(request: GraphQLRequest) -> str | None:
     except msgspec.ValidationError as error:
         raise _bad("extensions.persistedQuery must hold version and sha256Hash.") from error
     if persisted.version != 1:
-        raise _bad("Unsupported persisted query version: only version 1 is known.")
+        raise _bad("Unsupported persisted query version: use version 1.")
     return _normal(persisted.sha256_hash)
 
 

@@ -130,7 +130,7 @@ class RequestParser:
             return self._decode(await self._body(headers, receive))
         if method in {"GET", "HEAD"}:
             return _from_query(scope["query_string"])
-        raise _bad(f"{method[:20]} is not served here: use POST or GET.", 405, allow=METHODS)
+        raise _bad(f"{method[:20]} is not supported: use POST or GET.", 405, allow=METHODS)
 
     def _decode(self, body: bytes) -> GraphQLRequest | Batch:
         request: GraphQLRequest | list[msgspec.Raw] = _decode(self._decoder, body, "The body")
@@ -204,7 +204,7 @@ def _from_query(query_string: bytes) -> GraphQLRequest:
         raise _bad(f"The query string is not UTF-8, or has more than {MAX_FIELDS} fields.") from error
     given = dict(pairs)
     if len(given) < len(pairs):
-        raise _bad("The query string holds a field twice: send each once.")
+        raise _bad("The query string has a field twice: send each field once.")
     return GraphQLRequest(
         query=given.get("query"),
         operation_name=given.get("operationName"),

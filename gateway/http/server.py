@@ -1,8 +1,8 @@
 """uvicorn's HTTP/1.1 protocol, strict about what a request is, with bounds on what clients may send and hold.
 
-The parser is llhttp. What it lets pass and RFC 9112 refuses is refused here, before a request reaches the application:
-no or several Host headers, unknown transfer codings, HTTP/0.9. `Upgrade` is ignored, as RFC 9110 section 7.8 allows,
-trailers are discarded. A refused request is the last of its connection: nothing after it is parsed.
+The parser is llhttp. It accepts some requests that RFC 9112 refuses; they are refused here, before they reach the
+application: no or several Host headers, unknown transfer codings, HTTP/0.9. `Upgrade` is ignored, as RFC 9110 section
+7.8 allows; trailers are discarded. A refused request is the last of its connection: nothing after it is parsed.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ _AUTHORITY = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(:[
 """`host[:port]` of RFC 3986, without user information; an empty host, which no http URI has, does not match."""
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECASE | re.DOTALL)
 _SIMPLE = re.compile(rb"\s*[A-Z]+ \S+\r?\n")
-"""A whole request of HTTP/0.9, which llhttp takes for the first line of one with headers."""
-_REQUEST, _HEAD, _BODY = range(3)  # what arrives next on a connection
+"""A complete HTTP/0.9 request, which llhttp takes for the request line of HTTP/1.1."""
+_REQUEST, _HEAD, _BODY = range(3)  # what is read next on a connection
 _USUAL = 100  # headers of a request
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
 _BODY_FIELDS = {b"content-length", b"transfer-encoding"}
 
 
@@ -37,39 +37,40 @@ class _Refused(Exception):
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1; limits are class attributes."""
+    """uvicorn's HTTP/1.1 protocol; the limits are class attributes."""
 
     head_timeout = 10.0
     """Seconds from the connection, or a later request's first byte, to the end of its head."""
     max_head = 64 * 1024
     """Bytes of request line and headers, of trailers, and of chunk framing between two pieces of a body."""
     max_pipelined = 100
-    """Requests that wait for the responses to earlier ones of their connection."""
+    """Requests of one connection that wait for the responses to earlier ones."""
     linger_timeout = 30.0
-    """Seconds in which a client that is still sending may end, and read the response that refused it."""
+    """Seconds in which a client that is still sending may finish and read the response that refused it."""
     max_discarded = 128 * 1024 * 1024
-    """Bytes that are read and discarded for that."""
+    """Bytes that are read and discarded in that time."""
     write_timeout = 30.0
-    """Seconds after which a client that reads too slowly is disconnected; again and again while it is slow."""
+    """Seconds between checks that a slow client reads `write_rate`; it is disconnected if it does not."""
     write_rate = 16 * 1024
-    """Bytes per second that it must read."""
+    """Bytes per second that a client must read."""
     max_waiting = 128 * 1024 * 1024
-    """Bytes of responses that wait for slow clients in this process; above it the longest waiting is disconnected."""
+    """Bytes of responses that wait for slow clients in this process; above it the client slow for longest is
+    disconnected."""
 
     slow_since: float | None = None
-    """Time of the event loop at which the client fell behind."""
+    """Time of the event loop since which the client has been slow, or None."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Wait for the first request."""
         super().connection_made(transport)
         self._socket = transport
         self.transport = Writer(transport, self.loop, self._end)
-        self._ended = False  # nothing is parsed any more
+        self._ended = False  # whether parsing has stopped
         self._keep = True  # whether the connection is kept after the last request
         self._host: bytes | None = None
         self._part = _REQUEST
-        self._unread = 0  # bytes since the last that were the beginning of a request or a piece of its body
-        self._whole = False  # whether all that has just arrived belongs to the head that begins in it
+        self._unread = 0  # bytes since the last start of a request or piece of a body
+        self._whole = False  # whether the bytes that have just arrived start with a head
         self._fields = 0  # bytes of complete headers or trailers
         self._open = 0  # requests without a complete response
         self._refusal: tuple[str, str] | None = None
@@ -88,7 +89,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """Let the request under way end; do not wait for a client that was told to go."""
+        """Finish the current request; do not wait for a client whose connection is being closed."""
         self._keep = False
         super().shutdown()
         if self._linger is not None:
@@ -97,7 +98,7 @@ class Protocol(HttpToolsProtocol):
     # Reading
 
     def data_received(self, data: bytes) -> None:
-        """Parse what arrives, or discard it after the last request of the connection."""
+        """Parse the data, or discard it after the last request of the connection."""
         if self._ended:
             self._discard(len(data))
             return
@@ -110,7 +111,7 @@ class Protocol(HttpToolsProtocol):
             if self._part != _REQUEST or not self._open:
                 self._check_progress(data)
         except (httptools.HttpParserError, _Refused):
-            self._refusal = self._refusal or ("400 Bad Request", "This is not a request of HTTP/1.1 (RFC 9112).")
+            self._refusal = self._refusal or ("400 Bad Request", "This is not an HTTP/1.1 request (RFC 9112).")
             self._refuse()
 
     def _parse(self, data: bytes) -> None:
@@ -124,10 +125,10 @@ class Protocol(HttpToolsProtocol):
                 return
 
     def _ignore_upgrade(self) -> None:
-        """Read the body of a request with `Upgrade`, and what follows, as HTTP/1.1.
+        """Parse the body of a request with `Upgrade`, and the requests after it, as HTTP/1.1.
 
-        llhttp takes everything after such a head for another protocol. A new parser gets a head that says no more
-        than how long the body is.
+        llhttp takes everything after such a head for another protocol. A new parser gets a head with nothing but the
+        length of the body.
         """
         fields = [b"%b: %b" % field for field in self.headers if field[0] in _BODY_FIELDS]
         connection = b"keep-alive" if self._keep else b"close"
@@ -139,17 +140,17 @@ class Protocol(HttpToolsProtocol):
         self._ignoring_upgrade = False
 
     def _check_progress(self, data: bytes) -> None:
-        """Bound the bytes and the time of what is not complete."""
+        """Limit bytes and time of an incomplete head."""
         if self._unread > self.max_head:
             self._reject("431 Request Header Fields Too Large", f"Headers or trailers are over {self.max_head} bytes.")
         if self._unread == len(data) and _SIMPLE.fullmatch(data):
             self._reject("400 Bad Request", "HTTP/0.9 is not served.")
-        # most heads arrive whole, and never need the timer; blank lines between requests have stopped uvicorn's own
+        # most heads arrive complete and need no timer; blank lines between requests have stopped uvicorn's own
         if self._part != _BODY and self._hurry is None:
             self._hurry = self.loop.call_later(self.head_timeout, self._too_slow)
 
     def on_message_begin(self) -> None:
-        """Count bytes and time of the head anew."""
+        """Start to count the bytes and the time of a head."""
         super().on_message_begin()
         self._part = _HEAD
         self._fields = 0
@@ -160,7 +161,7 @@ class Protocol(HttpToolsProtocol):
             self._relax()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, and discard a trailer."""
+        """Keep a header, discard a trailer."""
         if self._part == _HEAD:
             self.headers.append((name.lower(), value.rstrip()))
         else:
@@ -173,7 +174,7 @@ class Protocol(HttpToolsProtocol):
             self._check_head()
             super().on_headers_complete()
             self._open += 1
-            # until the body is complete: a response before that is the last of the connection
+            # a response before the body is complete is the last of the connection
             self._keep, self.cycle.keep_alive = self.cycle.keep_alive, False
         self._part = _BODY
         self._unread = self._fields = 0
@@ -181,7 +182,7 @@ class Protocol(HttpToolsProtocol):
             self._relax()
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of the body, which is worth some framing."""
+        """Pass on a piece of the body; it allows for some bytes of chunk framing."""
         self._unread = max(0, self._unread - 8 * len(body))
         super().on_body(body)
 
@@ -197,7 +198,7 @@ class Protocol(HttpToolsProtocol):
     def _should_upgrade(self) -> bool:
         return False
 
-    # What RFC 9112 refuses and llhttp does not
+    # Requests that RFC 9112 refuses and llhttp accepts
 
     def _check_head(self) -> None:
         if self._unread > self.max_head or len(self.headers) > _USUAL:
@@ -246,15 +247,15 @@ class Protocol(HttpToolsProtocol):
             self._reject("400 Bad Request", "A request must have one Host header.")
         if host is not None and not _AUTHORITY.fullmatch(host):
             self._reject("400 Bad Request", "The Host header must be a host, with or without a port.")
-        self._host = host  # most requests of a connection have the same
+        self._host = host  # most requests of a connection have the same host
 
     def _check_codings(self, version: str) -> None:
         values = b",".join(value for name, value in self.headers if name == b"transfer-encoding")
         codings = [coding.strip(b" \t").lower() for coding in values.split(b",")]
         if version == "1.0" or b"chunked" in codings[:-1]:
-            self._reject("400 Bad Request", "The Transfer-Encoding cannot be read.")
+            self._reject("400 Bad Request", "The Transfer-Encoding is invalid.")
         if codings != [b"chunked"]:
-            self._reject("501 Not Implemented", "The only transfer coding that is read is chunked.")
+            self._reject("501 Not Implemented", "The only supported transfer coding is chunked.")
 
     def _reject(self, status: str, problem: str) -> NoReturn:
         self._refusal = (status, problem)
@@ -267,10 +268,10 @@ class Protocol(HttpToolsProtocol):
         self._refuse()
 
     def _refuse(self) -> None:
-        """Answer with the refusal, after the responses to earlier requests, and close."""
+        """Send the refusal, after the responses to earlier requests, and close the connection."""
         self._ended = True
         self._relax()
-        if self._part == _BODY:  # the application reads this very request: it must not answer as well
+        if self._part == _BODY:  # the application is reading this request and must not respond as well
             if self.pipeline and self.pipeline[0][0] is self.cycle:
                 self.pipeline.popleft()
             self.cycle.disconnected = True
@@ -299,7 +300,7 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, or refuse it."""
+        """Start the next request, or refuse it."""
         self._open -= 1
         super().on_response_complete()
         if self._refusal and not self._open:
@@ -313,9 +314,9 @@ class Protocol(HttpToolsProtocol):
     # Writing and closing
 
     def _end(self) -> None:
-        """Close the connection; where the client is still sending, not before it has read the response.
+        """Close the connection; if the client is still sending, wait until it has read the response.
 
-        To close a socket with unread bytes resets the connection, and the response is lost (RFC 9112 section 9.6).
+        Closing a socket with unread bytes resets the connection, and the response is lost (RFC 9112 section 9.6).
         """
         self._ended = True
         if self._socket.is_closing():
@@ -336,17 +337,17 @@ class Protocol(HttpToolsProtocol):
 
     @property
     def waiting(self) -> int:
-        """Bytes that were not sent yet, because the client has not read those before."""
+        """Bytes that are not sent yet because the client has not read the bytes before them."""
         return self._socket.get_write_buffer_size()
 
     def disconnect(self) -> None:
-        """Reset the connection: neither this process nor the kernel keeps what waits."""
+        """Reset the connection, so that neither this process nor the kernel keeps the waiting bytes."""
         log.info("slow_client_disconnected", waiting=self.waiting)
         self._socket.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._socket.abort()
 
     def pause_writing(self) -> None:
-        """Begin to watch a client that reads more slowly than responses are written."""
+        """Watch a client that reads more slowly than responses are written."""
         super().pause_writing()
         self._watch()
         slow = [each for each in self.connections if isinstance(each, Protocol) and each.slow_since is not None]
@@ -357,7 +358,7 @@ class Protocol(HttpToolsProtocol):
                 each.disconnect()
 
     def resume_writing(self) -> None:
-        """Stop watching; but where the connection is to be closed, until everything is sent."""
+        """Stop watching, unless the connection is to be closed once everything is sent."""
         super().resume_writing()
         if not self.transport.is_closing():
             self._caught_up()

@@ -1,14 +1,14 @@
-"""Sends responses: in one piece where they are written in one turn of the loop."""
+"""Sends everything that is written in one turn of the event loop at once."""
 
 import asyncio
 from collections.abc import Callable
 
 
 class Writer(asyncio.Transport):
-    """Collects what is written in one turn of the event loop, and sends it at once.
+    """Collects the bytes written in one turn of the event loop and sends them in one piece.
 
-    uvicorn writes the head and the body of a response one by one, and uvloop sends each: two packets, and two
-    wake-ups of the client.
+    uvicorn writes head and body of a response separately, and uvloop would send each: two packets, and two wake-ups of
+    the client.
 
     Args:
         transport: the connection.
@@ -27,17 +27,17 @@ class Writer(asyncio.Transport):
         self._closed = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send this at the end of the turn."""
+        """Send the data at the end of the turn."""
         if not self._pieces:
             self._loop.call_soon(self._flush)
         self._pieces.append(bytes(data))
 
     def is_closing(self) -> bool:
-        """Tell whether nothing can be sent any more."""
+        """Return whether the transport is closed or being closed."""
         return self._closed or self._transport.is_closing()
 
     def close(self) -> None:
-        """Send what was written, and close."""
+        """Send the collected bytes, and close."""
         if not self._closed:
             self._flush()
             self._closed = True

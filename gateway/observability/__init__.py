@@ -1,4 +1,4 @@
-"""Logging and metrics: how they are set up and what each operation leaves.
+"""Logging and metrics.
 
-Never holds a key, a document or a variable.
+Never contains an API key, a document or a variable.
 """

@@ -25,7 +25,7 @@ def agents(*names: str) -> dict[str, str]:
     }
 
 
-async def test_answers_each_operation_of_a_batch_where_the_settings_allow_it() -> None:
+async def test_executes_each_operation_of_a_batch_if_batches_are_allowed() -> None:
     async with open_gateway(settings={"max_batch": "2"}) as gateway:
         response = await send(gateway, [QUERY, {"query": "query Two { two: __typename }", "operationName": "Two"}])
         alone = await send(gateway, QUERY)
@@ -34,7 +34,7 @@ async def test_answers_each_operation_of_a_batch_where_the_settings_allow_it() -
     assert alone.json() == ANSWER
 
 
-async def test_gives_a_bad_element_a_bad_answer_of_its_own() -> None:
+async def test_a_bad_element_of_a_batch_has_its_own_error() -> None:
     bad: list[Any] = [
         1,
         None,
@@ -88,7 +88,7 @@ async def test_keeps_the_operations_of_a_batch_to_one_key() -> None:
     assert response.json()[0] == response.json()[1]
 
 
-async def test_bills_only_the_operations_of_a_batch_that_ran() -> None:
+async def test_shows_the_quota_only_on_operations_that_were_executed() -> None:
     async with open_gateway(settings={"max_batch": "2"}) as gateway:
         response = await send(gateway, [SHORT, {"query": "{"}])
 

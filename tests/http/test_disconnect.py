@@ -71,7 +71,7 @@ async def test_cancels_the_rest_calls_of_a_client_that_disconnects(request_: str
     assert (line["method"], line["status"]) == (request_.split(" ", maxsplit=1)[0], 499)
 
 
-async def test_takes_a_receive_that_fails_for_no_disconnect() -> None:
+async def test_a_failing_receive_is_no_disconnect() -> None:
     async def receive() -> dict[str, str]:
         raise RuntimeError("Unexpected message received: http.request")
 

@@ -53,12 +53,12 @@ async def test_a_hash_is_answered_over_get(gateway: Gateway) -> None:
         ({"extensions": {"persistedQuery": {"version": 2, "sha256Hash": HASH}}}, "Unsupported persisted query version"),
         ({"extensions": {"persistedQuery": {"version": 1}}}, "must hold version and sha256Hash"),
         ({"extensions": {"persistedQuery": "x"}}, "must hold version and sha256Hash"),
-        ({"documentId": "x", "query": QUERY}, "not two of them"),
-        ({"documentId": "x", "extensions": APQ}, "not two of them"),
-        ({"extensions": {}}, "There is no query"),
+        ({"documentId": "x", "query": QUERY}, "Send only one of"),
+        ({"documentId": "x", "extensions": APQ}, "Send only one of"),
+        ({"extensions": {}}, "The request has no query"),
     ],
 )
-async def test_what_contradicts_itself_is_refused(gateway: Gateway, body: dict[str, Any], message: str) -> None:
+async def test_refuses_a_contradictory_request(gateway: Gateway, body: dict[str, Any], message: str) -> None:
     status, answer = await post(gateway, body)
 
     assert status == 400
@@ -87,7 +87,7 @@ def manifest(tmp_path: Path, documents: Mapping[str, object]) -> dict[str, str]:
 @pytest.mark.parametrize(
     "body", [{"documentId": f"sha256:{HASH}"}, {"documentId": HASH}, {"extensions": APQ}, {"query": QUERY}]
 )
-async def test_a_trusted_document_is_run_by_id_hash_and_text(tmp_path: Path, only: str, body: dict[str, Any]) -> None:
+async def test_executes_a_trusted_document_by_id_hash_and_text(tmp_path: Path, only: str, body: dict[str, Any]) -> None:
     settings = manifest(tmp_path, {f"sha256:{HASH}": QUERY}) | {"trusted_only": only}
 
     async with open_gateway(settings=settings) as gateway:
@@ -126,7 +126,7 @@ MANIFESTS: dict[str, dict[str, object]] = {
         ("apollo", f"sha256:{HASH}"),
     ],
 )
-async def test_every_tools_ids_are_found_however_they_are_sent(tmp_path: Path, manifest_of: str, id_: str) -> None:
+async def test_finds_the_ids_of_each_tool_in_every_notation(tmp_path: Path, manifest_of: str, id_: str) -> None:
     settings = manifest(tmp_path, MANIFESTS[manifest_of]) | {"trusted_only": "true"}
     apq = {"persistedQuery": {"version": 1, "sha256Hash": id_}}
 
@@ -160,7 +160,7 @@ async def test_a_name_with_capitals_is_not_found_in_lower_case(tmp_path: Path) -
     assert (status, errors_of(answer)) == (200, [("PERSISTED_QUERY_NOT_FOUND", None)])
 
 
-async def test_nothing_but_trusted_documents_is_run_where_that_is_set(tmp_path: Path) -> None:
+async def test_executes_only_trusted_documents_if_so_configured(tmp_path: Path) -> None:
     settings = manifest(tmp_path, {"list": QUERY}) | {"trusted_only": "true"}
 
     async with open_gateway(settings=settings) as gateway:
@@ -176,10 +176,10 @@ async def test_nothing_but_trusted_documents_is_run_where_that_is_set(tmp_path: 
     assert errors_of(unknown[1]) == [("PERSISTED_QUERY_NOT_FOUND", None)]
 
 
-async def test_a_manifest_that_cannot_be_run_stops_the_start(tmp_path: Path) -> None:
+async def test_does_not_start_with_an_invalid_trusted_document(tmp_path: Path) -> None:
     settings = manifest(tmp_path, {"list": "{ nothing }"})
 
-    with pytest.raises(SettingsError, match="document 'list' cannot be run: Cannot query field 'nothing'"):
+    with pytest.raises(SettingsError, match="document 'list' cannot be executed: Cannot query field 'nothing'"):
         async with open_gateway(settings=settings):
             pass
 
@@ -232,7 +232,7 @@ def documents(shared: Shared, **more: Any) -> Documents:
     return Documents(Engine(Limits(), introspection=True, **more), trusted={}, only=False, shared=shared)
 
 
-async def test_replicas_tell_each_other_what_they_were_sent() -> None:
+async def test_replicas_share_persisted_documents() -> None:
     shared = Shared()
     one, two = documents(shared), documents(shared)
     sent = await one.prepare(GraphQLRequest(query=QUERY, extensions=APQ), tenant())
@@ -245,7 +245,7 @@ async def test_replicas_tell_each_other_what_they_were_sent() -> None:
     assert list(found.operations) == list(sent.operations)
 
 
-async def test_a_tenant_that_the_upstream_knows_shares_in_its_own_name() -> None:
+async def test_shares_documents_of_a_known_tenant_under_its_name() -> None:
     shared, known = Shared(), tenant(answered=True)
 
     await documents(shared).prepare(GraphQLRequest(query=QUERY, extensions=APQ), known)
@@ -253,7 +253,7 @@ async def test_a_tenant_that_the_upstream_knows_shares_in_its_own_name() -> None
     assert shared.told == [(HASH, known.name)]
 
 
-async def test_a_document_without_the_operation_that_is_asked_for_is_not_shared() -> None:
+async def test_does_not_share_a_document_without_the_requested_operation() -> None:
     shared = Shared()
 
     with pytest.raises(RequestError, match="BAD_REQUEST"):
@@ -263,12 +263,12 @@ async def test_a_document_without_the_operation_that_is_asked_for_is_not_shared(
 
 
 @pytest.mark.parametrize("shared", [Shared(), Shared(**{HASH: "{ __typename }"})])
-async def test_a_text_that_is_not_its_hash_is_not_believed(shared: Shared) -> None:
+async def test_rejects_a_shared_text_that_does_not_match_its_hash(shared: Shared) -> None:
     with pytest.raises(RequestError, match="PERSISTED_QUERY_NOT_FOUND"):
         await documents(shared).prepare(GraphQLRequest(extensions=APQ), tenant())
 
 
-async def test_a_persisted_document_is_forgotten_with_what_it_takes_in_memory() -> None:
+async def test_forgets_persisted_documents_above_the_bound_in_bytes() -> None:
     texts = [f"{{ rateLimit {{ limit }} }} # {n}" for n in range(100)]
     apqs = [{"persistedQuery": {"version": 1, "sha256Hash": hashlib.sha256(t.encode()).hexdigest()}} for t in texts]
     persisted = Documents(Engine(Limits(), introspection=True, max_bytes=64 * 1024), trusted={}, only=False)

@@ -262,7 +262,7 @@ def test_refuses_a_head_and_never_reads_on(fault: str, echoing: tuple[int, Echo]
     assert b"connection: close" in answer
 
 
-def test_a_refusal_is_logged_and_carries_what_every_response_does(port: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refusal_is_logged_and_has_the_security_headers(port: int, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "gateway"):
         answer = talk(port, GET + b"X-API-Key: secret\r\n\r\n")
 
@@ -293,7 +293,7 @@ def test_refuses_a_body_and_never_reads_on(port: int, chunks: bytes) -> None:
 
 
 @pytest.mark.parametrize("fault", ["no Host", "coding gzip", "bare LF", "HTTP/0.9"])
-def test_answers_what_came_before_a_refused_head(port: int, fault: str) -> None:
+def test_responds_to_requests_before_a_refused_head(port: int, fault: str) -> None:
     status, head = REFUSED[fault]
     answer = talk(port, JSON + LENGTH + b"\r\n" + BODY + LAST.replace(b"close", b"keep-alive") + head + b"\r\n" + LAST)
 
@@ -301,7 +301,7 @@ def test_answers_what_came_before_a_refused_head(port: int, fault: str) -> None:
     assert json.loads(bodies(answer)[0]) == DATA
 
 
-def test_answers_what_came_before_a_refused_body(port: int) -> None:
+def test_responds_to_requests_before_a_refused_body(port: int) -> None:
     answer = talk(port, JSON + LENGTH + b"\r\n" + BODY + JSON + CHUNKED + b"\r\nx\r\n" + LAST)
 
     assert statuses(answer) == [200, 400]
@@ -369,7 +369,7 @@ def test_reads_http_1_0_without_a_host_and_closes(port: int) -> None:
 @pytest.mark.parametrize(
     ("version", "answers"), [(b"1.1", [100, 200]), (b"1.0", [200])], ids=["1.1", "1.0, which has no 100"]
 )
-def test_asks_for_a_body_that_waits(version: bytes, answers: list[int]) -> None:
+def test_asks_for_the_body_of_expect_100_continue(version: bytes, answers: list[int]) -> None:
     head = JSON.replace(b"1.1", version) + LENGTH + b"Expect: 100-Continue \r\nConnection: close\r\n\r\n"
     with serve() as port, socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(head)

@@ -143,7 +143,7 @@ def runner() -> Any:
 
 
 @pytest.mark.parametrize("max_batch", ["0", "3"])
-def test_answers_whatever_comes_without_failing(runner: asyncio.Runner, max_batch: str) -> None:
+def test_responds_to_random_requests_without_a_failure(runner: asyncio.Runner, max_batch: str) -> None:
     opened = open_gateway(settings={"max_batch": max_batch, "cors_origins": "https://app.example.com"})
     gateway = runner.run(opened.__aenter__())
 

@@ -58,16 +58,16 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("host", OWN)
-def test_serves_loopback_names_where_it_listens_on_loopback(lending: Process, host: str) -> None:
+def test_serves_loopback_names_if_it_listens_on_loopback(lending: Process, host: str) -> None:
     assert asked(lending, host) == 200
 
 
 @pytest.mark.parametrize("host", FOREIGN)
-def test_refuses_any_other_host_where_it_listens_on_loopback(lending: Process, host: str) -> None:
+def test_refuses_other_hosts_if_it_listens_on_loopback(lending: Process, host: str) -> None:
     assert asked(lending, host) == 400
 
 
-def test_answers_probes_by_any_host_and_metrics_by_address(lending: Process) -> None:
+def test_serves_probes_under_any_host_and_metrics_under_addresses(lending: Process) -> None:
     hosts = ("localhost", "10.0.0.1:8000", "[fd00::1]", "evil.example")
 
     assert [asked(lending, host, "/healthz") for host in hosts] == [200] * 4
@@ -76,7 +76,7 @@ def test_answers_probes_by_any_host_and_metrics_by_address(lending: Process) -> 
 
 
 @pytest.mark.parametrize("command", [("serve",), ("demo",)])
-def test_checks_the_host_on_loopback_without_a_key_to_lend(command: tuple[str, ...]) -> None:
+def test_checks_the_host_on_loopback_without_a_fallback_key(command: tuple[str, ...]) -> None:
     with started(*command) as process:
         statuses = [asked(process, host) for host in ("localhost", "evil.example")]
 
@@ -98,7 +98,7 @@ def test_a_demo_calls_itself_whatever_hosts_are_allowed() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "gateway.example.com", "localhost.example.com"])
 @pytest.mark.parametrize("command", [("serve",), ("serve", "--workers", "2")])
-def test_does_not_start_where_any_name_could_use_the_lent_key(command: tuple[str, ...], host: str) -> None:
+def test_does_not_start_if_dns_rebinding_could_use_the_key(command: tuple[str, ...], host: str) -> None:
     result = run(*command, "--host", host, *LENDS)
 
     assert result.exit_code == 1
@@ -108,11 +108,11 @@ def test_does_not_start_where_any_name_could_use_the_lent_key(command: tuple[str
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "LOCALHOST"])
-def test_lends_a_key_on_loopback_without_more(host: str) -> None:
+def test_the_fallback_key_needs_no_allowed_hosts_on_loopback(host: str) -> None:
     assert load({}, {"host": host, "upstream_api_key": KEY}).hosts == ("localhost", "127.0.0.1", "[::1]")
 
 
-async def test_an_application_that_embeds_a_gateway_with_a_key_names_its_hosts() -> None:
+async def test_an_embedded_gateway_with_a_key_needs_allowed_hosts() -> None:
     async with open_gateway(settings={"upstream_api_key": "demo"}) as gateway:
         refused = await gateway.http.post("/graphql", json={"query": WRITE})
         own = await gateway.http.post("/graphql", json={"query": WRITE}, headers={"Host": "localhost"})
@@ -127,7 +127,7 @@ async def test_an_application_that_embeds_a_gateway_with_a_key_names_its_hosts()
     assert calls == ["DELETE /numbers/x"]
 
 
-async def test_a_gateway_with_named_hosts_answers_metrics_by_address() -> None:
+async def test_serves_metrics_under_ip_addresses_besides_allowed_hosts() -> None:
     hosts = ["api.example.com", "10.0.0.1:8000", "[fd00::1]:8000", "10.0.0", "evil.example", "a b", "x" * 5000]
     async with open_gateway(settings={"allowed_hosts": "api.example.com"}) as gateway:
         answers = [await gateway.http.get("/metrics", headers={"Host": host}) for host in hosts]
@@ -154,7 +154,7 @@ async def test_a_gateway_with_named_hosts_answers_metrics_by_address() -> None:
         ("my_gateway", ["my_gateway:8000"], ["my-gateway"]),
     ],
 )
-def test_names_hosts_as_trusted_host_middleware_does(pattern: str, named: list[str], not_named: list[str]) -> None:
+def test_matches_hosts_as_trusted_host_middleware_does(pattern: str, named: list[str], not_named: list[str]) -> None:
     check = host_check([pattern])
 
     assert [host for host in named + not_named if check(host.encode())] == named

@@ -50,7 +50,7 @@ async def test_answers_a_head_with_a_gets_headers_alone(gateway: Gateway) -> Non
     assert (answers[1].status_code, answers[1].content) == (200, b"")
 
 
-async def test_tells_its_methods_to_options(gateway: Gateway) -> None:
+async def test_options_lists_the_methods(gateway: Gateway) -> None:
     response = await gateway.http.options("/graphql")
 
     assert (response.status_code, response.content) == (204, b"")
@@ -129,7 +129,7 @@ async def test_refuses_a_body_without_a_type_or_with_a_coding(gateway: Gateway) 
         ("text/csv, " * 100 + GRAPHQL, GRAPHQL),
     ],
 )
-async def test_answers_with_the_type_that_is_liked_best(gateway: Gateway, accept: str, media_type: str) -> None:
+async def test_responds_with_the_preferred_media_type(gateway: Gateway, accept: str, media_type: str) -> None:
     response = await post(gateway, json.dumps({"query": QUERY}), Accept=accept)
 
     assert (response.status_code, response.json()) == (200, ANSWER)
@@ -149,7 +149,7 @@ async def test_answers_with_the_type_that_is_liked_best(gateway: Gateway, accept
         "application/json;charset=latin-1",
     ],
 )
-async def test_refuses_a_caller_who_likes_nothing_it_has(gateway: Gateway, accept: str) -> None:
+async def test_refuses_a_client_that_accepts_no_offered_media_type(gateway: Gateway, accept: str) -> None:
     response = await post(gateway, json.dumps({"query": QUERY}), Accept=accept)
 
     assert refused(response) == (406, ["BAD_REQUEST"])
@@ -240,7 +240,7 @@ async def test_refuses_variables_that_do_not_fit_by_the_media_type(gateway: Gate
     assert [refused(answer) for answer in answers] == [(200, ["BAD_USER_INPUT"]), (400, ["BAD_USER_INPUT"])]
 
 
-async def test_refuses_a_body_that_says_it_is_too_large() -> None:
+async def test_refuses_a_body_with_a_content_length_too_large() -> None:
     async with open_gateway(settings={"max_body_bytes": "1024"}) as gateway:
         response = await post(gateway, b" " * 1025)
 
@@ -263,7 +263,7 @@ async def test_stops_reading_a_body_that_grows_too_large() -> None:
     assert len(sent) == 3
 
 
-async def test_gives_up_on_a_body_that_dribbles() -> None:
+async def test_a_body_that_arrives_too_slowly_times_out() -> None:
     async def dribble() -> AsyncIterator[bytes]:
         yield b"{"
         await asyncio.Event().wait()
@@ -276,7 +276,9 @@ async def test_gives_up_on_a_body_that_dribbles() -> None:
 
 
 @pytest.mark.parametrize("messages", [[], [{"type": "http.request", "body": b"{", "more_body": True}]])
-async def test_answers_nobody_who_left_while_sending(gateway: Gateway, messages: list[dict[str, Any]]) -> None:
+async def test_sends_no_response_after_a_disconnect_in_the_body(
+    gateway: Gateway, messages: list[dict[str, Any]]
+) -> None:
     sent: list[Any] = []
     scope = {"type": "http", "method": "POST", "path": "/graphql", "headers": [(b"content-type", b"application/json")]}
 

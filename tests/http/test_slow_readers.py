@@ -75,7 +75,7 @@ def test_disconnects_clients_that_never_read(request_: bytes) -> None:
         assert [wait_for_reset(connection) for connection in connections] == [True] * 5
 
 
-def test_disconnects_a_client_that_reads_a_byte_now_and_then() -> None:
+def test_disconnects_a_client_that_reads_single_bytes() -> None:
     with serve_app(large, http=Impatient) as port, asking(port, CLOSING) as connection:
         poll = select.poll()
         poll.register(connection, 0)
@@ -114,7 +114,7 @@ def test_closes_on_a_client_that_has_read_all_and_stays() -> None:
             flood(connection, b"x")
 
 
-def test_bounds_what_waits_for_all_clients_together() -> None:
+def test_limits_the_waiting_bytes_of_all_clients_together() -> None:
     with serve_app(large, http=Full) as port, ExitStack() as stack:
         first, second, third = (stack.enter_context(asking(port, CLOSING)) for _ in range(3))
 

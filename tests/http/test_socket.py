@@ -32,7 +32,7 @@ def status(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
 
 
-def test_says_neither_what_it_is_nor_more_than_was_asked() -> None:
+def test_tells_no_server_name_and_sends_head_without_a_body() -> None:
     with serve() as port:
         answer = talk(port, REQUEST)
 
@@ -55,14 +55,14 @@ def test_refuses_a_websocket_and_logs_nothing_of_it(caplog: pytest.LogCaptureFix
     assert caplog.messages == []
 
 
-def test_closes_on_a_caller_who_says_nothing() -> None:
+def test_closes_a_connection_without_a_request() -> None:
     with serve(Hasty) as port:
         answer = talk(port)
 
     assert answer == b""
 
 
-def test_closes_on_a_caller_who_sends_blank_lines_after_an_answer() -> None:
+def test_closes_a_connection_with_blank_lines_after_a_response() -> None:
     with serve(Hasty) as port, socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(REQUEST.replace(b"close", b"keep-alive"))
         answer = connection.recv(65536)
@@ -72,7 +72,7 @@ def test_closes_on_a_caller_who_sends_blank_lines_after_an_answer() -> None:
 
 
 @pytest.mark.parametrize("pieces", [[b"G"], [HEAD], [REQUEST.replace(b"close", b"keep-alive"), b"POST /gra"]])
-def test_gives_up_on_a_head_that_dribbles(pieces: list[bytes]) -> None:
+def test_a_head_that_arrives_too_slowly_times_out(pieces: list[bytes]) -> None:
     with serve(Hasty) as port:
         answer = talk(port, *pieces)
 
@@ -119,7 +119,7 @@ def test_answers_a_body_too_large_before_its_end(length: bytes) -> None:
     assert b"connection: close" in answer
 
 
-def test_gives_up_on_a_body_that_dribbles() -> None:
+def test_a_body_that_arrives_too_slowly_times_out() -> None:
     with serve(body_timeout="0.05") as port:
         answer = talk(port, HEAD + b"Content-Length: 100\r\n\r\n{")
 
@@ -142,7 +142,7 @@ def test_gives_up_on_a_body_that_dribbles() -> None:
     ],
     ids=lambda noise: repr(noise[:20]),
 )
-def test_refuses_what_is_no_http(noise: bytes) -> None:
+def test_refuses_bytes_that_are_not_http(noise: bytes) -> None:
     with serve() as port:
         answer = talk(port, noise)
         after = talk(port, REQUEST)
@@ -170,7 +170,7 @@ class Wire(asyncio.Transport):
         self.closed = True
 
 
-async def test_sends_what_is_written_in_one_turn_in_one_piece() -> None:
+async def test_sends_the_writes_of_one_turn_in_one_piece() -> None:
     wire = Wire()
     writer = Writer(wire, asyncio.get_running_loop())
 
@@ -184,7 +184,7 @@ async def test_sends_what_is_written_in_one_turn_in_one_piece() -> None:
     assert (before, wire.sent, writer.is_closing()) == ([], [b"head body", b"more"], True)
 
 
-async def test_sends_nothing_to_a_caller_who_has_left() -> None:
+async def test_sends_nothing_after_a_disconnect() -> None:
     wire = Wire()
     writer = Writer(wire, asyncio.get_running_loop())
 

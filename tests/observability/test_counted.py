@@ -95,7 +95,7 @@ def spent(gateway: Process, operations: int) -> list[int]:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_metric_and_log_count_what_the_upstream_has_seen(workers: str) -> None:
+async def test_metric_and_log_count_the_calls_that_the_upstream_saw(workers: str) -> None:
     async with counting() as (upstream, url):
         options = ("--upstream-connections", str(CONNECTIONS), "--log-format", "json", "--deadline", "2")
         with started("serve", "--workers", workers, "--upstream-url", url, *options) as gateway:
@@ -120,7 +120,7 @@ async def test_metric_and_log_count_what_the_upstream_has_seen(workers: str) -> 
             assert gateway.stop() == 0
 
 
-async def test_any_worker_shows_what_all_of_them_have_counted(tmp_path: Path) -> None:
+async def test_each_worker_shows_the_counts_of_all_workers(tmp_path: Path) -> None:
     async with counting() as (_, url):
         command = ("-m", "gateway", "serve", "--workers", "2", "--upstream-url", url, "--port", "0")
         with running(*command, environ={"TMPDIR": str(tmp_path)}) as gateway:

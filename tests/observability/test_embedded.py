@@ -63,7 +63,7 @@ async def test_writes_its_line_to_its_own_logger(
     assert capsys.readouterr() == ("", "")
 
 
-async def test_writes_nothing_that_the_host_does_not_want(caplog: pytest.LogCaptureFixture) -> None:
+async def test_respects_the_log_level_of_the_host(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "gateway")
 
     async with open_gateway() as gateway:
@@ -74,7 +74,7 @@ async def test_writes_nothing_that_the_host_does_not_want(caplog: pytest.LogCapt
 
 @pytest.mark.parametrize("text", ["boom", f"headers {{'X-API-Key': '{KEY}'}}"])
 @pytest.mark.parametrize("query", [QUERY, WRITE])
-async def test_an_internal_error_shows_no_key_to_a_handler_with_local_variables(
+async def test_a_handler_that_shows_local_variables_shows_no_key(
     text: str, query: str, told: io.StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def fail(request: httpx.Request) -> httpx.Response:
@@ -108,7 +108,7 @@ async def test_an_exception_never_reaches_the_application_around_it(told: io.Str
 
 
 @pytest.mark.parametrize(("error", "lines"), [(RuntimeError("too late"), 1), (BrokenPipeError(), 0)])
-async def test_a_server_that_takes_no_response_shows_no_key(error: Exception, lines: int, told: io.StringIO) -> None:
+async def test_a_failing_send_shows_no_key(error: Exception, lines: int, told: io.StringIO) -> None:
     body = [{"type": "http.request", "body": b'{"query": "{ __typename }"}'}]
 
     async def receive() -> dict[str, Any]:

@@ -47,7 +47,7 @@ async def test_counts_requests_errors_and_rest_calls(gateway: Gateway) -> None:
     assert metrics["gateway_redis_failures_total"] == 0
 
 
-async def test_labels_hold_no_word_of_a_caller(gateway: Gateway) -> None:
+async def test_labels_hold_no_text_of_a_client(gateway: Gateway) -> None:
     await gateway.ask('query Secret { agents(search: "private") { totalCount } }', key="demo-2")
 
     text = (await gateway.http.get("/metrics")).text

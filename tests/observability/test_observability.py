@@ -36,7 +36,7 @@ def lines_of(logs: Any) -> list[dict[str, Any]]:
     return [dict(line) for line in logs if line["event"] == "operation"]
 
 
-async def test_each_operation_leaves_one_line(gateway: Gateway) -> None:
+async def test_logs_one_line_for_each_operation(gateway: Gateway) -> None:
     with capture_logs() as logs:
         await gateway.ask(NAMED, X_Request_Id=SANE)
 
@@ -49,7 +49,7 @@ async def test_each_operation_leaves_one_line(gateway: Gateway) -> None:
     assert re.fullmatch("[0-9a-f]{12}", tenant)
 
 
-async def test_the_line_tells_codes_and_what_was_spent(gateway: Gateway) -> None:
+async def test_the_line_has_error_codes_and_rest_calls(gateway: Gateway) -> None:
     gateway.upstream.play("GET /agents.*", httpx.Response(403))
 
     with capture_logs() as logs:
@@ -59,7 +59,7 @@ async def test_the_line_tells_codes_and_what_was_spent(gateway: Gateway) -> None
     assert (line["codes"], line["spent"], line["status"]) == (["BAD_USER_INPUT", "FORBIDDEN"], 2, 200)
 
 
-async def test_a_mutation_and_a_refused_request_leave_a_line_too(gateway: Gateway) -> None:
+async def test_logs_mutations_and_refused_requests(gateway: Gateway) -> None:
     with capture_logs() as logs:
         await gateway.ask('mutation Drop { deletePhoneNumber(id: "n1") { deletedPhoneNumberId } }')
         await gateway.ask("{ nothing }")
@@ -83,14 +83,14 @@ async def test_two_keys_are_two_tenants_and_one_key_is_one(gateway: Gateway) -> 
     assert one == again != two
 
 
-async def test_logs_a_long_operation_name_only_in_part(gateway: Gateway) -> None:
+async def test_truncates_a_long_operation_name(gateway: Gateway) -> None:
     with capture_logs() as logs:
         await gateway.ask(f"query {'N' * 128} {{ __typename }}")
 
     assert [line["name"] for line in lines_of(logs)] == ["N" * observability.MAX_NAME]
 
 
-async def test_a_caller_that_leaves_is_logged_as_499(gateway: Gateway) -> None:
+async def test_logs_a_disconnect_as_499(gateway: Gateway) -> None:
     began = asyncio.Event()
 
     async def hang(_: httpx.Request) -> httpx.Response:
@@ -122,7 +122,7 @@ async def test_a_caller_that_leaves_is_logged_as_499(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("turns", range(14))
-async def test_a_caller_that_leaves_at_any_turn_leaves_a_line_of_what_was_sent(gateway: Gateway, turns: int) -> None:
+async def test_a_disconnect_at_any_turn_logs_the_rest_calls_sent(gateway: Gateway, turns: int) -> None:
     ids = list(gateway.workspaces["demo"].agents)[:2]
     query = f'{{ a: agent(id: "{ids[0]}") {{ name }} b: agent(id: "{ids[1]}") {{ numbers {{ id }} name }} }}'
     messages = [{"type": "http.request", "body": json.dumps({"query": query}).encode()}]
@@ -150,7 +150,7 @@ async def test_a_caller_that_leaves_at_any_turn_leaves_a_line_of_what_was_sent(g
     assert f"gateway_rest_calls_total {float(line['spent'])}" in (await gateway.http.get("/metrics")).text
 
 
-async def test_a_callers_request_id_goes_back_to_it_and_on_to_the_upstream(gateway: Gateway) -> None:
+async def test_returns_and_forwards_the_clients_request_id(gateway: Gateway) -> None:
     answer = await gateway.http.post(
         "/graphql", json={"query": NAMED}, headers={"X-API-Key": "demo", "X-Request-Id": SANE}
     )
@@ -160,7 +160,7 @@ async def test_a_callers_request_id_goes_back_to_it_and_on_to_the_upstream(gatew
 
 
 @pytest.mark.parametrize("given", ["", "a b", "a" * 65, "a;b", "<a>", "\u00e4", "a\tb"])
-async def test_a_request_id_that_is_not_sane_is_replaced(gateway: Gateway, given: str) -> None:
+async def test_replaces_an_invalid_request_id_for_the_upstream(gateway: Gateway, given: str) -> None:
     headers = [(b"X-API-Key", b"demo"), (b"X-Request-Id", given.encode("latin-1"))]
 
     answer = await gateway.http.post("/graphql", json={"query": NAMED}, headers=headers)
@@ -170,7 +170,7 @@ async def test_a_request_id_that_is_not_sane_is_replaced(gateway: Gateway, given
     assert gateway.upstream.requests[0].headers["x-request-id"].startswith(f"{made}-")
 
 
-def test_replaces_no_sane_request_id() -> None:
+def test_keeps_a_valid_request_id() -> None:
     assert observability.request_id(SANE.encode()) == SANE
     assert observability.request_id() != observability.request_id()
 
@@ -211,7 +211,7 @@ async def test_a_key_is_in_no_log_at_any_level(log_format: str, capsys: pytest.C
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-async def test_our_own_fault_is_logged_with_a_traceback_that_holds_no_variables(
+async def test_logs_an_internal_error_with_a_traceback_without_variables(
     log_format: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     observability.configure(logging.INFO, log_format)
@@ -244,7 +244,7 @@ def test_a_failure_elsewhere_is_one_line_of_json(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(("log_format", "is_json"), [("auto", True), ("json", True), ("console", False)])
-def test_writes_for_people_only_where_they_look(
+def test_writes_console_lines_only_to_a_terminal_or_if_told(
     log_format: str,
     is_json: bool,  # noqa: FBT001
     capsys: pytest.CaptureFixture[str],
@@ -267,7 +267,7 @@ def test_writes_nothing_below_its_level(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err == ""
 
 
-def test_a_line_of_json_holds_whatever_it_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_json_line_can_hold_any_value(capsys: pytest.CaptureFixture[str]) -> None:
     observability.configure(logging.INFO, "json")
 
     observability.log.info("odd", path=Path("x"))

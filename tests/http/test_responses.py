@@ -1,4 +1,4 @@
-"""Answers beside their data: the bill, what broke in the gateway, and the compression."""
+"""Responses beside their data: quota, internal errors, compression."""
 
 import gzip
 import json
@@ -46,7 +46,7 @@ class BrokenClient(Client):
 
 
 @pytest.mark.parametrize("documents", [Documents, BrokenDocuments])
-async def test_masks_what_broke_in_the_gateway(documents: type[Documents]) -> None:
+async def test_masks_internal_errors(documents: type[Documents]) -> None:
     settings, engine = Settings(), Engine(Limits(), introspection=True)
     client = Client(settings) if documents is BrokenDocuments else BrokenClient(settings)
     endpoint = Endpoint(settings, engine, documents(engine, trusted={}, only=False), client, None)
@@ -59,7 +59,7 @@ async def test_masks_what_broke_in_the_gateway(documents: type[Documents]) -> No
     assert "secret" not in response.text
 
 
-async def test_marks_an_answer_that_was_served_stale() -> None:
+async def test_marks_a_stale_response() -> None:
     async with open_gateway(settings={"stale_if_error": "60"}) as gateway:
         await send(gateway, SHORT)
         gateway.clock.now += 42
@@ -73,7 +73,7 @@ async def test_marks_an_answer_that_was_served_stale() -> None:
     assert errors_of(fresh.json()) == [("UPSTREAM_UNAVAILABLE", ["phoneNumbers"])]
 
 
-async def test_bills_what_is_known_where_the_upstream_tells_no_quota(gateway: Gateway) -> None:
+async def test_shows_spent_and_saved_if_the_quota_is_unknown(gateway: Gateway) -> None:
     page = {"data": [], "pagination": {"page": 1, "limit": 1, "total": 0, "totalPages": 0}}
     gateway.upstream.play("GET .*", httpx.Response(200, json=page))
 
@@ -108,12 +108,12 @@ async def test_bills_what_is_known_where_the_upstream_tells_no_quota(gateway: Ga
         ("gzip," * 60, "gzip"),
     ],
 )
-def test_chooses_the_coding_that_is_liked_best(accepted: str, coding: str | None) -> None:
+def test_chooses_the_preferred_content_coding(accepted: str, coding: str | None) -> None:
     assert choose_coding(accepted.encode()) == coding
 
 
 @pytest.mark.parametrize("size", [MIN_SIZE, MAX_INLINE + 1])
-async def test_compresses_what_is_large(size: int) -> None:
+async def test_compresses_large_responses(size: int) -> None:
     content = b"0123456789abcdef" * (size // 16 + 1)
 
     gzipped, zstded = await compress(content, b"gzip"), await compress(content, b"zstd")
@@ -122,7 +122,7 @@ async def test_compresses_what_is_large(size: int) -> None:
     assert (zstd.decompress(zstded[0]), zstded[1]) == (content, "zstd")
 
 
-async def test_sends_an_answer_as_its_caller_can_read_it(gateway: Gateway) -> None:
+async def test_compresses_by_accept_encoding(gateway: Gateway) -> None:
     plain = await send(gateway, LONG, Accept_Encoding="identity")
     gzipped = await send(gateway, LONG, Accept_Encoding="gzip")
 
@@ -133,7 +133,7 @@ async def test_sends_an_answer_as_its_caller_can_read_it(gateway: Gateway) -> No
     assert gzipped.headers["vary"] == "Accept, Accept-Encoding"
 
 
-async def test_leaves_a_short_answer_as_it_is(gateway: Gateway) -> None:
+async def test_does_not_compress_a_short_response(gateway: Gateway) -> None:
     response = await send(gateway, SHORT, Accept_Encoding="gzip, zstd")
 
     assert "content-encoding" not in response.headers

@@ -1,4 +1,4 @@
-"""What guards the door: foreign pages, other origins, keys, the headers of every answer, batches."""
+"""Security over HTTP: CSRF, CORS, API keys, security headers, request ids."""
 
 import asyncio
 import json
@@ -21,6 +21,7 @@ GUARDS = {
     "referrer-policy": "no-referrer",
     "vary": "Accept, Accept-Encoding",
     "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
 }
 ORIGIN = "https://app.example.com"
 ASKING = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
@@ -44,7 +45,7 @@ async def get(gateway: Gateway, **headers: str) -> httpx.Response:
         {"Sec_Fetch_Mode": "cors", "Sec_Fetch_Site": "same-origin"},
     ],
 )
-async def test_executes_a_get_that_no_foreign_page_can_send(gateway: Gateway, headers: dict[str, str]) -> None:
+async def test_executes_a_get_that_other_origins_cannot_send(gateway: Gateway, headers: dict[str, str]) -> None:
     response = await get(gateway, **headers)
 
     assert (response.status_code, response.json()) == (200, ANSWER)
@@ -70,7 +71,7 @@ async def test_executes_a_get_that_no_foreign_page_can_send(gateway: Gateway, he
         {"Sec_Fetch_Mode": "navigate"},
     ],
 )
-async def test_executes_no_get_that_any_page_can_send(gateway: Gateway, headers: dict[str, str]) -> None:
+async def test_refuses_a_get_that_any_page_can_send(gateway: Gateway, headers: dict[str, str]) -> None:
     response = await get(gateway, **headers)
 
     assert response.status_code == 400
@@ -78,7 +79,7 @@ async def test_executes_no_get_that_any_page_can_send(gateway: Gateway, headers:
     assert "data" not in response.json()
 
 
-async def test_lets_no_other_origin_in_unless_told(gateway: Gateway) -> None:
+async def test_allows_no_other_origin_by_default(gateway: Gateway) -> None:
     preflight = await gateway.http.options("/graphql", headers=ASKING)
     answer = await get(gateway, X_API_Key="demo", Origin=ORIGIN)
 
@@ -86,7 +87,7 @@ async def test_lets_no_other_origin_in_unless_told(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize(("setting", "allowed"), [(f"https://x.example, {ORIGIN}", ORIGIN), ("*", "*")])
-async def test_lets_the_origins_of_the_settings_in(setting: str, allowed: str) -> None:
+async def test_allows_the_origins_of_the_settings(setting: str, allowed: str) -> None:
     async with open_gateway(settings={"cors_origins": setting}) as gateway:
         preflight = await gateway.http.options("/graphql", headers=ASKING)
         answer = await get(gateway, X_API_Key="demo", Origin=ORIGIN)
@@ -100,7 +101,7 @@ async def test_lets_the_origins_of_the_settings_in(setting: str, allowed: str) -
     assert "access-control-allow-credentials" not in (*preflight.headers, *answer.headers)
 
 
-async def test_keeps_the_origins_out_that_the_settings_do_not_name() -> None:
+async def test_refuses_origins_outside_the_settings() -> None:
     async with open_gateway(settings={"cors_origins": ORIGIN}) as gateway:
         preflight = await gateway.http.options("/graphql", headers=ASKING | {"Origin": "https://evil.example"})
         answer = await get(gateway, X_API_Key="demo", Origin="https://evil.example")
@@ -120,7 +121,7 @@ async def test_keeps_the_origins_out_that_the_settings_do_not_name() -> None:
         ({"cors_origins": "*", "upstream_api_key": "secret"}, "may not be *"),
     ],
 )
-def test_refuses_origins_that_would_let_everybody_in(values: dict[str, str], problem: str) -> None:
+def test_refuses_settings_that_allow_every_origin(values: dict[str, str], problem: str) -> None:
     with pytest.raises(SettingsError) as refusal:
         load({}, values)
 
@@ -129,7 +130,7 @@ def test_refuses_origins_that_would_let_everybody_in(values: dict[str, str], pro
 
 
 @pytest.mark.parametrize("key", ["x" * 257, "with space", "tab\tbed", "caf\xe9", "del\x7f", "nul\x00", "new\nline"])
-async def test_refuses_a_key_that_is_none_without_a_call(gateway: Gateway, key: str) -> None:
+async def test_refuses_an_invalid_key_without_a_rest_call(gateway: Gateway, key: str) -> None:
     headers = {b"X-API-Key": key.encode("latin-1"), b"Content-Type": b"application/json"}
 
     response = await gateway.http.post("/graphql", content=json.dumps({"query": AGENTS}), headers=headers)
@@ -140,7 +141,7 @@ async def test_refuses_a_key_that_is_none_without_a_call(gateway: Gateway, key: 
 
 
 @pytest.mark.parametrize("keys", [("demo", "demo-2"), ("demo", "demo"), ("demo", ""), ("", "demo"), ("", "")], ids=repr)
-async def test_refuses_two_keys_without_a_call(gateway: Gateway, keys: tuple[str, str]) -> None:
+async def test_refuses_two_keys_without_a_rest_call(gateway: Gateway, keys: tuple[str, str]) -> None:
     headers = [("X-API-Key", key) for key in keys]
 
     response = await gateway.http.post("/graphql", json={"query": AGENTS}, headers=headers)
@@ -170,7 +171,7 @@ async def test_forwards_the_longest_key_as_it_came(gateway: Gateway) -> None:
         ("GET", "/" + "x" * 9000, 404),
     ],
 )
-async def test_guards_every_answer(gateway: Gateway, method: str, path: str, status: int) -> None:
+async def test_every_response_has_the_security_headers(gateway: Gateway, method: str, path: str, status: int) -> None:
     response = await gateway.http.request(method, path, headers={"X-Request-Id": "mine-1"})
 
     assert response.status_code == status
@@ -180,7 +181,7 @@ async def test_guards_every_answer(gateway: Gateway, method: str, path: str, sta
     assert status == 200 or errors_of(response.json()) == [("BAD_REQUEST", None)]
 
 
-async def test_guards_the_answer_of_what_broke() -> None:
+async def test_an_internal_error_has_the_security_headers() -> None:
     async def broken(_: object) -> None:
         raise OSError("secret")
 
@@ -195,7 +196,7 @@ async def test_guards_the_answer_of_what_broke() -> None:
     assert "secret" not in response.text
 
 
-async def test_keeps_graphiql_out_of_frames(gateway: Gateway) -> None:
+async def test_graphiql_cannot_be_framed(gateway: Gateway) -> None:
     response = await gateway.http.get("/graphql", headers={"Accept": "text/html"})
 
     assert GUARDS.items() <= response.headers.items()
@@ -204,7 +205,7 @@ async def test_keeps_graphiql_out_of_frames(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "x" * 65, "a b", "ü", '"quoted"'])
-async def test_takes_no_request_id_that_is_not_sane(gateway: Gateway, given: str) -> None:
+async def test_replaces_an_invalid_request_id(gateway: Gateway, given: str) -> None:
     headers = {b"X-Request-Id": given.encode(), b"Content-Type": b"application/json"}
 
     response = await gateway.http.post("/graphql", content=json.dumps({"query": QUERY}), headers=headers)
@@ -227,7 +228,7 @@ async def test_opens_no_websocket(gateway: Gateway) -> None:
     assert [message["type"] for message in sent] == ["websocket.close"]
 
 
-async def test_answers_nobody_who_left_while_waiting(gateway: Gateway) -> None:
+async def test_sends_no_response_after_a_disconnect(gateway: Gateway) -> None:
     calling, going_on = asyncio.Event(), asyncio.Event()
     messages = [{"type": "http.request", "body": json.dumps({"query": AGENTS}).encode()}]
     headers = [(b"content-type", b"application/json"), (b"x-api-key", b"demo")]
