@@ -41,15 +41,17 @@ from gateway.schema.selection import Selected, select
 
 Objects = Sequence[Any]
 Rows = list[msgspec.Struct]
-Weights = int | list[int]
-"""How often each row is in the response; one number where it is the same for all."""
+Weights = list[int] | None
+"""How often each row is in the response; None if each is there once."""
 Batch = Callable[..., Awaitable[Objects]]
 """Brings a field's value for each object: an object, a list, None or an exception."""
 
-SHORT = 1024 * 1024
-"""Bytes of JSON that may be written to find out how many there are."""
 _LEAVES: dict[str, type] = {"ID": str, "String": str, "DateTime": str, "Int": int, "Boolean": bool}
 """What a leaf's source must be to be its own answer; anything else graphql-core may coerce or refuse."""
+
+
+WIDTH = 64
+"""Bytes that no leaf exceeds if it is not text of the upstream: enum values, cursors, names of types."""
 
 
 class GiveUp(Exception):
@@ -79,20 +81,24 @@ class Selection:
 
     Args:
         make: makes the rows of those objects whose leaves are fit.
+        width: upper bound of the bytes of a row without text.
+        text: whether a leaf is text.
         read: the fields that are objects or lists of them, read off each object: name in a row, attribute, and what
             is selected on it.
         fetched: those that are fetched.
     """
 
-    __slots__ = ("_fetched", "_make", "_read", "_unfilled", "flat", "size")
+    __slots__ = ("_fetched", "_make", "_read", "_text", "_unfilled", "_width", "flat", "size")
 
     def __init__(
         self,
-        make: Callable[[Objects], Rows],
+        make: "Make",
         read: Sequence[tuple[str, str, "Child"]],
         fetched: Sequence["Fetched"],
     ) -> None:
-        self._make = make
+        self._make = make.rows
+        self._width = make.width
+        self._text = make.text
         self._read = [(name, attrgetter(attribute), child) for name, attribute, child in read]
         self._fetched = fetched
         self._unfilled = len(b"null") * (len(read) + len(fetched))
@@ -114,15 +120,19 @@ class Selection:
         if not objects:
             return []
         rows = self.make(objects) if len(objects) <= SLICE else await self.make_slices(objects, bounds)
-        # what is filled in is null so far, and counted when it is
-        if isinstance(weights, int):
-            bounds.add(weights * (len(encode(rows)) - 1 - len(rows) * (1 + self._unfilled)))
-        else:
-            bounds.add(_weighed([len(encode(row)) - self._unfilled for row in rows], weights))
+        bound = len(objects) * self._width + (bounds.session.received if self._text else 0)
+        bounds.add_later(max(weights) * bound if weights else bound, partial(self._count, objects, weights))
         for name, read, child in self._read:
             await child.fill(rows, name, list(map(read, objects)), weights, bounds, jobs)
         jobs.extend([partial(field.bring, objects, rows, weights, bounds) for field in self._fetched])
         return rows
+
+    def _count(self, objects: Objects, weights: Weights) -> int:
+        """Return the bytes of rows, without those of the fields that are filled in."""
+        rows = self._make(objects)
+        if weights is None:
+            return len(encode(rows)) - 1 - len(rows) * (1 + self._unfilled)
+        return _sum([len(encode(row)) - self._unfilled for row in rows], weights)
 
     def make(self, objects: Objects) -> Rows:
         """Return the rows of leaves, uncounted; raises as `begin`."""
@@ -180,16 +190,11 @@ class Child(NamedTuple):
         if len(ids) > SLICE:
             await bounds.turn()
         objects = list(distinct.values())
-        if self.selection.flat and isinstance(weights, int) and len(ids) <= SLICE:
-            rows = self.selection.make(objects)
-            column = list(map(dict(zip(distinct, rows, strict=True)).get, ids))
-            if len(encode(rows)) * len(ids) <= SHORT:  # then it is cheaper to write the column than to weigh its rows
-                bounds.add(weights * (len(encode(column)) - len(ids) - 1))
-                return column
         if len(distinct) < len(ids):
-            total = _total(ids, weights)
-            bounds.add(len(b"null") * total.get(_NULL, 0))
-            weights = [total[id_] for id_ in distinct]
+            total = _total(ids, weights)  # in the order of `distinct`
+            if absent := total.pop(_NULL, 0):
+                bounds.add(len(b"null") * absent)
+            weights = list(total.values())
         rows = await self.selection.begin(objects, weights, bounds, jobs)
         return map(dict(zip(distinct, rows, strict=True)).get, ids)
 
@@ -204,11 +209,11 @@ class Child(NamedTuple):
         if many and self.selection.flat:  # as JSON they take less memory, and are written once
             rest = iter(await self.selection.make_slices(objects, bounds))
             texts = [b"null" if value is None else encode(list(islice(rest, len(value)))) for value in values]
-            bounds.add(_weighed(map(len, texts), weights))
+            bounds.add(_sum(map(len, texts), weights))
             return map(msgspec.Raw, texts)
-        marks = (len(b"null") if value is None else max(len(b"[]"), len(value) + 1) for value in values)
-        bounds.add(_weighed(marks, weights))
-        if not isinstance(weights, int):
+        bound = len(b"null") * len(values) + len(objects)
+        bounds.add_later(max(weights) * bound if weights else bound, partial(_count_lists, values, weights))
+        if weights:
             weights = [weight for weight, value in zip(weights, values, strict=True) for _ in value or ()]
         rest = iter(await self.selection.begin(objects, weights, bounds, jobs))
         return [None if value is None else list(islice(rest, len(value))) for value in values]
@@ -217,19 +222,23 @@ class Child(NamedTuple):
 _NULL = id(None)
 
 
-def _weighed(counts: Iterable[int], weights: Weights) -> int:
+def _sum(counts: Iterable[int], weights: Weights) -> int:
     """Add up counts, each as often as its weight says."""
-    return weights * sum(counts) if isinstance(weights, int) else sum(map(mul, weights, counts))
+    return sum(map(mul, weights, counts)) if weights else sum(counts)
 
 
-def _total(ids: list[int], weights: Weights) -> Mapping[int, int]:
+def _count_lists(values: Sequence[list[Any] | None], weights: Weights) -> int:
+    """Return the bytes of lists without those of their objects."""
+    return _sum((len(b"null") if value is None else max(len(b"[]"), len(value) + 1) for value in values), weights)
+
+
+def _total(ids: list[int], weights: Weights) -> dict[int, int]:
     """Add up the weights of each id."""
-    total = Counter(ids)
-    if isinstance(weights, int):
-        return {id_: count * weights for id_, count in total.items()} if weights > 1 else total
-    total.clear()
-    for id_, weight in zip(ids, weights, strict=True):
-        total[id_] += weight
+    total: dict[int, int] = Counter(ids)
+    if weights:
+        total = dict.fromkeys(total, 0)
+        for id_, weight in zip(ids, weights, strict=True):
+            total[id_] += weight
     return total
 
 
@@ -310,6 +319,17 @@ def _compile(executor: Executor[Any], type_: GraphQLObjectType, fields: Mapping[
     return Selection(_maker(tuple(fields), tuple(sources)), read, fetched)
 
 
+class Make(NamedTuple):
+    """Makes rows."""
+
+    rows: Callable[[Objects], Rows]
+    """Makes the rows of those objects whose leaves are fit."""
+    width: int
+    """Upper bound of a row's bytes without the text that its objects bring."""
+    text: bool
+    """Whether they bring any."""
+
+
 class _Source(NamedTuple):
     """What is generated for one field: its value in a row, what tests it, and the type that the test knows as `k…`."""
 
@@ -331,7 +351,7 @@ def _leaf(definition: StrawberryField, type_: GraphQLOutputType, at: int) -> _So
 
 
 @lru_cache(maxsize=256)
-def _maker(keys: tuple[str, ...], sources: tuple[_Source, ...]) -> Callable[[Objects], Rows]:
+def _maker(keys: tuple[str, ...], sources: tuple[_Source, ...]) -> Make:
     names = {f"f{at}": key for at, key in enumerate(keys)}
     # rows make a tree, so no cycle is missed where the collector leaves them out
     row = msgspec.defstruct("Row", [(name, object) for name in names], rename=names, gc=False)
@@ -341,7 +361,8 @@ def _maker(keys: tuple[str, ...], sources: tuple[_Source, ...]) -> Callable[[Obj
     # half the time of a pass over the objects for each field; in it are names of the schema, and none of a caller's
     text = f"lambda objects: [Row({values}) for o in objects if {test}]"
     make: Callable[[Objects], Rows] = eval(text, {"Row": row, **kinds})  # noqa: S307
-    return make
+    width = len("{},") + sum(len(encode(key)) + len(":,") + WIDTH for key in keys)
+    return Make(make, width, any(source.kind is str for source in sources))
 
 
 def _child(executor: Executor[Any], field: GraphQLField, details: list[FieldDetails]) -> Child:

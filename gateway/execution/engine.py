@@ -109,12 +109,19 @@ class Engine:
         """
         bounds = Bounds(context.session, size, self._pace)
         try:
-            return await self._execute(document, operation_name, variables, context, bounds)
+            if self._compiled:
+                plans = document.plans(self._schema, operation_name)
+                kept = plans.selections
+                if plans.query and (data := await answer(plans, self.counts, context, variables or {}, bounds)):
+                    if plans.selections != kept:
+                        self.documents.charge(document)
+                    return ExecutionResult(data, None)
+            return await self._fall_back(document, operation_name, variables, context, bounds)
         except ResponseTooLarge:
             bounds.take_back()  # the other operations of a batch may still fit
             raise
 
-    async def _execute(
+    async def _fall_back(
         self,
         document: Document,
         operation_name: str | None,
@@ -122,14 +129,11 @@ class Engine:
         context: Context,
         bounds: Bounds,
     ) -> ExecutionResult:
+        """Execute one operation with graphql-core."""
         executor: type[BoundedExecutor] = BoundedExecutor
         options: dict[str, Any] = {"bounds": bounds}
         if self._compiled:
             plans = document.plans(self._schema, operation_name)
-            data = await answer(plans, self.counts, context, variables or {}, bounds) if plans.query else None
-            if data is not None:
-                self.documents.charge(document)
-                return ExecutionResult(data, None)
             executor, options = CompiledExecutor, options | {"plans": plans, "counts": self.counts}
         result = execute(
             self._schema,

@@ -417,7 +417,7 @@ def _unreadable() -> BadAnswer:
 
 async def _run(selection: Selection, objects: Sequence[object], run: Run, bounds: Bounds) -> Rows:
     jobs: list[Job] = []
-    rows = await selection.begin(objects, 1, bounds, jobs)
+    rows = await selection.begin(objects, None, bounds, jobs)
     await finish(run, jobs)
     return rows
 
@@ -437,18 +437,17 @@ async def answer(
     Raises:
         ResponseTooLarge: the answer would be.
     """
-    tried = bounds.attempt()
     try:
         run = Query(context, plans.coerce(variables))
         selections = plans.under(run.variable_values.coerced)
         if plans.query not in selections:
             plans.build(raw_variable_values=variables, plans=plans, counts=counts, bounds=bounds).find_root(plans.query)
-        (row,) = await _run(_covered(selections[plans.query]), _ROOT, run, tried)
+        (row,) = await _run(_covered(selections[plans.query]), _ROOT, run, bounds)
     except ResponseTooLarge:
         raise
     except Exception:  # noqa: BLE001 - graphql-core meets it again, and tells of it
         counts.fallen_back += 1
-        tried.take_back()
+        bounds.take_back()
         return None
     counts.compiled += 1
     data: Any = row  # encoded as the dict that graphql-core speaks of

@@ -7,6 +7,7 @@ Long work is done in slices; between two of them others have a turn of the event
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
@@ -32,23 +33,56 @@ class ResponseTooLarge(Exception):
 class ResponseSize:
     """Bytes of the response to one request; the operations of a batch share them.
 
+    Rows have an upper bound that costs little, and are counted only if the sum of these bounds exceeds the limit.
+
     Args:
         limit: bytes allowed.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.bytes = 0
+        self.counted = 0
+        self.bound = 0
+        """Upper bound of what is not counted yet."""
+        self.parts: list[Part] = []
+        """What is not counted yet."""
 
-    def add(self, count: int) -> None:
-        """Count bytes, before they exist where that can be.
+    @property
+    def bytes(self) -> int:
+        """The exact count."""
+        while self.parts:
+            self._count_last()
+        return self.counted
+
+    def check(self) -> None:
+        """Count as much exactly as is needed to know whether all fits.
 
         Raises:
-            ResponseTooLarge: there are too many.
+            ResponseTooLarge: it does not.
         """
-        self.bytes += count
-        if self.bytes > self.limit:
-            raise ResponseTooLarge(self.limit)
+        while self.counted + self.bound > self.limit:
+            if self.counted > self.limit:
+                raise ResponseTooLarge(self.limit)
+            self._count_last()
+
+    def take_back(self, owners: "set[Bounds]") -> None:
+        """Remove all that these have added."""
+        for owner in owners:
+            self.counted -= owner.bytes
+            owner.bytes = 0
+        self.bound -= sum(bound for owner, bound, _ in self.parts if owner in owners)
+        self.parts = [part for part in self.parts if part[0] not in owners]
+
+    def _count_last(self) -> None:
+        owner, bound, count = self.parts.pop()
+        count_ = count()
+        owner.bytes += count_
+        self.counted += count_
+        self.bound -= bound
+
+
+Part = tuple["Bounds", int, Callable[[], int]]
+"""Who added it, an upper bound of its bytes, and what counts them."""
 
 
 class Pace:
@@ -97,7 +131,7 @@ class Bounds:
         waiting: for a turn of the event loop, in the same operation.
     """
 
-    __slots__ = ("_attempts", "_bytes", "_pace", "_session", "_size", "_waiting")
+    __slots__ = ("_attempts", "_pace", "_size", "_waiting", "bytes", "session")
 
     def __init__(
         self,
@@ -106,29 +140,44 @@ class Bounds:
         pace: Pace,
         waiting: "list[asyncio.Future[None]] | None" = None,
     ) -> None:
-        self._session = session
+        self.session = session
         self._size = size
         self._pace = pace
         self._waiting: list[asyncio.Future[None]] = [] if waiting is None else waiting
         self._attempts: list[Bounds] = []
-        self._bytes = 0
+        self.bytes = 0
+        """Counted so far."""
 
     def attempt(self) -> "Bounds":
         """Return bounds of a part whose bytes may have to be taken back."""
-        self._attempts.append(Bounds(self._session, self._size, self._pace, self._waiting))
+        self._attempts.append(Bounds(self.session, self._size, self._pace, self._waiting))
         return self._attempts[-1]
 
     def add(self, count: int) -> None:
-        """Count bytes; raises as `ResponseSize.add`."""
-        self._bytes += count
-        self._size.add(count)
+        """Add bytes, before they exist if that is possible; raises as `ResponseSize.check`."""
+        size = self._size
+        self.bytes += count
+        size.counted += count
+        if size.counted + size.bound > size.limit:
+            size.check()
+
+    def add_later(self, bound: int, count: Callable[[], int]) -> None:
+        """Add at most `bound` bytes, which `count` counts exactly; raises as `ResponseSize.check`."""
+        size = self._size
+        size.parts.append((self, bound, count))
+        size.bound += bound
+        if size.counted + size.bound > size.limit:
+            size.check()
 
     def take_back(self) -> None:
         """Count nothing of this part: it is done again, or not at all."""
-        self._size.bytes -= self._bytes
-        self._bytes = 0
+        self._size.take_back(set(self.family()))
+
+    def family(self) -> "Iterator[Bounds]":
+        """Iterate over these bounds and those of the attempts below."""
+        yield self
         for attempt in self._attempts:
-            attempt.take_back()
+            yield from attempt.family()
 
     async def turn(self) -> None:
         """Let others have a turn of the event loop.
@@ -137,4 +186,4 @@ class Bounds:
             TimedOut: the operation's deadline has passed.
         """
         await self._pace.turn(self._waiting)
-        self._session.check_deadline()
+        self.session.check_deadline()

@@ -98,13 +98,13 @@ async def _agents_of(
     """Do `_agent_of` for many numbers; what fails is an exception in its place."""
     loaders = look.context.loaders
     ids = await loaders.owner_ids(NUMBERS, numbers)
-    distinct = [id_ for id_ in dict.fromkeys(ids) if isinstance(id_, str)]
+    found: dict[Any, Any] = dict(zip(ids, ids, strict=True))
+    distinct = [id_ for id_ in found if isinstance(id_, str)]
     if only(look, {"id"}):
-        agents: Sequence[Any] = [loaders.ref(AGENTS, id_) for id_ in distinct]
+        found.update((id_, loaders.ref(AGENTS, id_)) for id_ in distinct)
     else:
-        agents = await loaders.objects(AGENTS).load_batch(distinct)
-    found: dict[Any, Any] = dict(zip(distinct, agents, strict=True))
-    return [id_ if isinstance(id_, Exception) else found.get(id_) for id_ in ids]
+        found.update(zip(distinct, await loaders.objects(AGENTS).load_batch(distinct), strict=True))
+    return list(map(found.__getitem__, ids))
 
 
 async def _numbers_of(

@@ -23,10 +23,11 @@ ENTRY_COST = 1000
 
 
 class Cached(NamedTuple):
-    """A remembered response, and when its oldest part was read (unix seconds)."""
+    """Rows of remembered responses, when the oldest was read (unix seconds), and at least as many bytes as they had."""
 
     listing: Listing[Any]
     at: float
+    size: int
 
 
 class _Entry(msgspec.Struct, eq=False):
@@ -138,19 +139,22 @@ class Cache:
         if entry is None or entry.at < since:
             return None
         self._size.touch(entry)
-        return Cached(Listing([row]), entry.at)
+        return Cached(Listing([row]), entry.at, entry.size)
 
     def _rows_of(self, read: Read, since: float) -> Cached | None:
         entry = self._owned.get(read)
         if entry and entry.at >= since:
             self._size.touch(entry)
-            return Cached(entry.listing, entry.at)
+            return Cached(entry.listing, entry.at, entry.size)
         resource, id_ = RESOURCES[read.kind], read.owner or ""
         if read.kind not in self._by_owner:
             self._by_owner[read.kind] = self._group(read.kind)
         at, owners = self._by_owner[read.kind]
         owner = resource.owner and self._object(resource.owner.name, id_, since)  # a row may name one that is gone
-        return Cached(Listing(owners.get(id_, [])), min(at, owner.at)) if owner and at >= since else None
+        if not owner or at < since:
+            return None
+        size = sum(entry.size for entry in self._pages.get(Read(read.kind), {}).values())
+        return Cached(Listing(owners.get(id_, [])), min(at, owner.at), size)
 
     def _group(self, kind: str) -> tuple[float, dict[str, list[Any]]]:
         """Group a complete list by owner, in its order; the age is minus infinity if it is not complete."""
@@ -193,10 +197,12 @@ class Cache:
         found = [rows[at] for at in wanted if at in rows]
         if len({row.id for row, _ in found}) < len(wanted):  # incomplete, or moved from one page to another
             return None
-        for _, entry in found:
+        entries = {id(entry): entry for _, entry in found}.values()
+        for entry in entries:
             self._size.touch(entry)
-        at = min((entry.at for _, entry in found), default=pages[0][0].at)
-        return Cached(Listing([row for row, _ in found], Pagination(page.page, page.limit, total)), at)
+        at = min((entry.at for entry in entries), default=pages[0][0].at)
+        listing = Listing([row for row, _ in found], Pagination(page.page, page.limit, total))
+        return Cached(listing, at, sum(entry.size for entry in entries))
 
     def _forget(self, entry: _Entry) -> None:
         """Remove an entry from every index that still refers to it."""

@@ -134,6 +134,8 @@ class Session:
         self.usage = Usage()
         self.stale_age: float | None = None
         """Age in seconds of the oldest response that was used because the upstream failed; None without one."""
+        self.received = 0
+        """Upper bound of the bytes of JSON that the operation's rows were decoded from."""
         self.has_key = bool(headers["X-API-Key"])
         self.loop = asyncio.get_running_loop()
         self._deadline = self.loop.time() + client.settings.deadline
@@ -215,6 +217,7 @@ class Session:
         if cached is None:
             return None
         self.usage.saved.cached += 1
+        self.received += cached.size
         return cached.listing
 
     def stale(self, read: Read, error: Exception) -> Result:
@@ -224,6 +227,7 @@ class Session:
         if cached is None:
             return error
         self.usage.saved.cached += 1
+        self.received += cached.size
         self.stale_age = max(self.stale_age or 0.0, self.clock() - cached.at)
         return cached.listing
 
@@ -253,6 +257,7 @@ class Session:
                 raise self.too_late()
             if telling:
                 await asyncio.wait(telling, timeout=max(0.0, self._deadline - self.loop.time()))
+            self.received += call.received
             return task.result()
         except errors.Failed as error:
             raise errors.in_doubt(error) from error
@@ -311,7 +316,11 @@ class LazyResult:
         """Return the listing, or the exception that the read failed with; a call in flight is too late."""
         if self._result is None:
             found = (self.call and self.call.result()) or self._session.too_late()
-            self._result = self._session.stale(self._read, found) if isinstance(found, Exception) else found
+            if isinstance(found, Exception):
+                found = self._session.stale(self._read, found)
+            elif self.call:
+                self._session.received += self.call.received
+            self._result = found
             self.release()
         return self._result
 
@@ -330,6 +339,8 @@ class Call:
         client, tenant = session.client, session.tenant
         body = asked.content if isinstance(asked, Write) else None
         self.usage = session.usage
+        self.received = 0
+        """Bytes of the body of a success."""
         self.waiters = 0
         self.task: asyncio.Task[Any]
         self._client = client
@@ -412,6 +423,7 @@ class Call:
         if response.verified or not success:
             self._learn(response, now)
         if success:
+            self.received = len(response.body)
             return response.body
         error = error_for(response, self._request.headers["X-API-Key"])
         if isinstance(error, errors.RateLimited):

@@ -127,10 +127,25 @@ async def test_counts_every_byte_of_the_data_once(text: str, *, compiled: bool) 
 
     data = await bench.run(text, size)
 
+    assert size.counted + size.bound >= len(data)
     assert size.bytes == len(data)
     assert await bench.run(text, ResponseSize(len(data))) == data
     with pytest.raises(ResponseTooLarge):
         await bench.run(text, ResponseSize(len(data) - 1))
+
+
+@pytest.mark.parametrize("cache_ttl", ["0", "60"])
+@pytest.mark.parametrize("document", DOCUMENTS)
+async def test_rows_are_counted_only_if_their_upper_bound_is_too_large(document: str, cache_ttl: str) -> None:
+    bench = Bench(compiled=True, workspace=crowded(9), cache_ttl=cache_ttl)
+
+    for _ in range(2):  # the second is answered from the cache, if there is one
+        size = ResponseSize(2**40)
+        data = await bench.run(DOCUMENTS[document], size)
+        uncounted = size.bound
+
+        assert size.counted == 0
+        assert uncounted >= size.bytes == len(data)
 
 
 @pytest.mark.parametrize("compiled", [True, False])
