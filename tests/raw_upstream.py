@@ -121,7 +121,7 @@ class MixedUp:
 
     Args:
         workspaces: by API key.
-        every: calls after which, on average, a connection does.
+        every: calls after which, on average, a connection does; 0 is never.
         repeats: whether it repeats request ids.
     """
 
@@ -130,7 +130,7 @@ class MixedUp:
         self.late = 0
         """Answers that were another call's."""
         self._demo = httpx.ASGITransport(create_demo(workspaces, quota=10**6))
-        self._every = every
+        self.every = every
         self._repeats = repeats
         self._chance = random.Random(7)
 
@@ -143,7 +143,7 @@ class MixedUp:
                 data = await self._answer(await reader.readuntil(b"\r\n\r\n"))
                 self.late += owed is not None
                 writer.write(owed or data)
-                if owed or self._chance.random() < 1 / self._every:
+                if owed or (self.every and self._chance.random() < 1 / self.every):
                     owed = data
         writer.close()
 

@@ -35,6 +35,8 @@ MAX_MEMBERS = 1000
 _CODINGS = {"gzip", "x-gzip", "deflate"}
 _GZIP = b"\x1f\x8b"
 _ID = "X-Request-Id"
+_HEADERS = {"Cache-Control": "no-cache"}
+"""A cache in between would answer reads that follow a write with older responses, and repeat their request ids."""
 _ERROR_BODY = msgspec.json.Decoder(models.ErrorBody)
 
 
@@ -87,7 +89,7 @@ class HttpClient:
         method, target, headers, body, tenant = request
         suffix = self._ids.next()
         receiver = _Receiver(self._max_bytes, sending, suffix, self._ids)
-        headers = {**headers, _ID: f"{headers.get(_ID, 'operation')}-{suffix}"}
+        headers = {**headers, _ID: f"{headers.get(_ID, 'operation')}-{suffix}", **_HEADERS}
         if body is not None:
             headers["Content-Type"] = "application/json"
         try:

@@ -494,6 +494,7 @@ class Call:
         assert response  # noqa: S101 - it was sent
         try:
             listing = self._asked.decode(response.body, self._rows)
+            self._tenant.workspace.check(listing, verified=response.verified)
         except errors.Mismatch as error:
             self._client.http.report_mismatch(response.generation, error)
             raise

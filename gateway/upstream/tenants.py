@@ -14,12 +14,17 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from gateway.upstream import errors
 from gateway.upstream.cache import Cache, CacheSize
+from gateway.upstream.models import Listing
 from gateway.upstream.quota import Quota
 from gateway.upstream.resources import ListSizes
 
 MAX_TENANTS = 10_000
 """Tenants remembered at once; the one longest unseen is forgotten."""
+
+REFUSALS = 3
+"""Responses in a row with another workspace, after which it is believed."""
 
 
 class Saved(msgspec.Struct):
@@ -109,6 +114,40 @@ class OwnersTold:
         """Whether rows listed without an owner id have no owner; False if one had one, None if unknown."""
 
 
+class KnownWorkspace:
+    """The workspace that responses to one API key name; the vendor binds a key to one.
+
+    Responses to two tenants' requests for the same page differ in nothing else, if the upstream does not repeat request
+    ids.
+    """
+
+    def __init__(self) -> None:
+        self._id: str | None = None
+        self._refused = 0
+
+    def check(self, listing: Listing[Any], *, verified: bool) -> None:
+        """Compare a response's workspace with the known one; a `verified` response, with its own request id, tells it.
+
+        Only the first row is read, unless it names another workspace. After REFUSALS in a row the new one is believed,
+        since the first response may have been the wrong one.
+
+        Raises:
+            errors.Mismatch: it is the response to another tenant's call.
+        """
+        rows = listing.owners or listing.rows
+        found = getattr(rows[0], "workspace_id", None) if rows else None
+        if found is None:
+            return
+        known = self._id
+        if known is None or found == known or verified:
+            self._id, self._refused = found, 0
+        elif all(row.workspace_id != known for row in rows):  # else one response names several
+            self._refused += 1
+            if self._refused == REFUSALS:
+                self._id, self._refused = found, 0
+            raise errors.Mismatch(field="workspaceId")
+
+
 class Tenant:
     """Reads in flight, remembered answers, quota and list sizes of one API key.
 
@@ -133,6 +172,7 @@ class Tenant:
         self.owners: defaultdict[str, OwnersTold] = defaultdict(OwnersTold)
         """What lists tell of their rows' owners, by resource."""
         self.sizes = ListSizes()
+        self.workspace = KnownWorkspace()
 
     def forget_reads(self) -> None:
         """Let reads that start from now on join none that is in flight, because a write has begun."""

@@ -364,3 +364,78 @@ async def test_no_tenant_sees_anothers_data_where_each_answer_comes_one_call_lat
 
     assert mixed.late > 3
     assert (wrong, failed < TENANTS * ROUNDS) == (0, True)  # of five times as many
+
+
+async def test_no_tenant_sees_anothers_agents_where_its_workspace_is_known() -> None:
+    query = "{ agents(first: 5) { nodes { id } } }"
+    spaces = {f"key-{i}": sample_workspace(agents=9, numbers=9, prefix=f"t{i}") for i in range(TENANTS)}
+    mixed = MixedUp(spaces, every=0, repeats=False)
+    async with listening(mixed) as url, open_gateway(url, None, upstream_connections="4") as (ask, _):
+        for key in spaces:
+            await ask(query, key)
+        mixed.every = 20
+
+        async def caller(key: str) -> list[dict[str, Any]]:
+            return [await ask(query, key) for _ in range(3 * ROUNDS)]
+
+        told = dict(zip(spaces, await asyncio.gather(*map(caller, spaces)), strict=True))
+
+    ids = {key: [{"id": agent_id} for agent_id in list(space.agents)[:5]] for key, space in spaces.items()}
+    good = [(each["data"]["agents"]["nodes"], ids[key]) for key in spaces for each in told[key] if "errors" not in each]
+    assert mixed.late > 3
+    assert all(seen == own for seen, own in good)
+    assert len(good) > TENANTS * ROUNDS
+
+
+def workspace(id_: str | None, *more: str) -> bytes:
+    return ok(
+        page(agent() | {"workspaceId": id_}, *(agent(f"b{i}") | {"workspaceId": at} for i, at in enumerate(more)))
+    )
+
+
+async def answered(upstream: RawUpstream, *responses: bytes) -> list[bool]:
+    """Which responses to one tenant are not refused."""
+    upstream.play(*((response, "keep") for response in responses))
+    async with open_gateway(upstream.url, None) as (ask, _):
+        return ["errors" not in await ask(AGENTS) for _ in responses]
+
+
+async def test_a_response_of_another_workspace_is_refused(upstream: RawUpstream) -> None:
+    first, other, unnamed = workspace("w1"), workspace("w2"), workspace(None)
+
+    with capture_logs() as logs:
+        believed = await answered(upstream, first, other, first, other, unnamed, other, first)
+
+    assert believed == [True, False, True, False, True, False, True]
+    assert {line["field"] for line in logs if line["event"] == "mismatched_response"} == {"workspaceId"}
+
+
+async def test_another_workspace_is_believed_once_every_response_names_it(upstream: RawUpstream) -> None:
+    other = workspace("w2")
+
+    believed = await answered(upstream, workspace("w1"), other, other, other, other, workspace("w1"), other)
+
+    assert believed == [True, False, False, False, True, False, True]
+
+
+async def test_a_response_that_repeats_its_request_id_tells_the_workspace(upstream: RawUpstream) -> None:
+    verified = ok(page(agent() | {"workspaceId": "w2"}), REPEATED)
+
+    believed = await answered(upstream, workspace("w1"), verified, workspace("w1"), workspace("w2"))
+
+    assert believed == [True, True, False, True]
+
+
+async def test_a_response_with_rows_of_several_workspaces_is_believed(upstream: RawUpstream) -> None:
+    believed = await answered(upstream, workspace("w1"), workspace("w2", "w1"), workspace("w1", "w2"))
+
+    assert believed == [True] * 3
+
+
+async def test_an_embedded_agent_names_the_workspace_of_a_list_of_numbers(upstream: RawUpstream) -> None:
+    listed = [ok(page(number(agent=agent() | {"workspaceId": id_}))) for id_ in ("w1", "w2")]
+    upstream.play(*((response, "keep") for response in listed))
+    async with open_gateway(upstream.url, None) as (ask, _):
+        told = [await ask(NUMBERS), await ask(NUMBERS)]
+
+    assert ["errors" in each for each in told] == [False, True]

@@ -348,6 +348,7 @@ async def test_a_body_is_sent_as_json_with_nothing_of_the_environment(connect: O
         b"x-api-key",
         b"accept",
         b"x-request-id",
+        b"cache-control",
     }
 
 
