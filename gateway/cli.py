@@ -33,12 +33,12 @@ from gateway import graphiql
 from gateway.app import create_app
 from gateway.demo.rest_api import create_demo
 from gateway.estimate.check import check as check_files
-from gateway.estimate.sizes import Sizes
 from gateway.estimate.sources import NoFilesError, read_sources
 from gateway.http.server import Protocol
 from gateway.observability.logging import configure
 from gateway.schema import sdl
 from gateway.settings import LOOPBACK, PREFIX, Settings, SettingsError, describe, is_loopback, load
+from gateway.upstream.resources import RESOURCES
 
 DEMO_KEY = graphiql.DEMO.api_key
 DEMO_PATH = "/demo/api/v1"
@@ -70,6 +70,16 @@ def _settings_options(*without: str) -> Callable[[F], F]:
         return command
 
     return decorate
+
+
+def _size_options(command: F) -> F:
+    """Add an option for the size of each resource's list."""
+    for name, resource in reversed(RESOURCES.items()):
+        rows = 200 if resource.owner else 100
+        help_ = f"{name.capitalize()} in the workspace."
+        option = click.option(f"--{name}", type=click.IntRange(0, 100_000), default=rows, show_default=True, help=help_)
+        command = option(command)
+    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -148,15 +158,10 @@ def schema(checked: Path | None) -> None:
 
 @main.command()
 @click.argument("files", nargs=-1, required=True)
-@click.option(
-    "--agents", type=click.IntRange(0, 100_000), default=100, show_default=True, help="Agents in the workspace."
-)
-@click.option(
-    "--numbers", type=click.IntRange(0, 100_000), default=200, show_default=True, help="Numbers in the workspace."
-)
+@_size_options
 @click.option("--max-rest-calls", metavar="VALUE", help="Budget of one operation.  [default: GATEWAY_MAX_REST_CALLS]")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def check(files: tuple[str, ...], agents: int, numbers: int, max_rest_calls: str | None, *, as_json: bool) -> None:
+def check(files: tuple[str, ...], max_rest_calls: str | None, *, as_json: bool, **sizes: int) -> None:
     """Print the REST calls of the operations in FILES; fail if one is invalid or may exceed the budget.
 
     FILES are paths, globs, directories (searched for *.graphql and *.gql) or - for the standard input. A fragment may
@@ -168,7 +173,7 @@ def check(files: tuple[str, ...], agents: int, numbers: int, max_rest_calls: str
         texts = read_sources(files, sys.stdin)
     except NoFilesError as error:
         raise click.ClickException(str(error)) from error
-    report = asyncio.run(check_files(texts, Sizes(agents, numbers), settings))
+    report = asyncio.run(check_files(texts, sizes, settings))
     click.echo(report.json if as_json else report.text)
     if not report.ok:
         raise SystemExit(1)

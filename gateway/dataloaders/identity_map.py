@@ -5,7 +5,7 @@ list counts as complete only if its unique ids are as many as the total that eve
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import compress
 from operator import attrgetter
 from typing import Any, Literal
@@ -139,15 +139,18 @@ class IdentityMap:
         """Read pages of the list, each once."""
         pages = self.start(requests, filters)
         await self._session.wait(pages)
-        return [page.result() for page in pages]
+        return list(map(LazyResult.result, pages))
 
     def start(self, requests: Sequence[PageRequest], filters: Mapping[str, str | None] = {}) -> list[LazyResult]:
         """Start to read pages of the list, each once."""
-        reads = [self._resource.page(request, filters) for request in requests]
-        for read in reads:
-            if read not in self._pages:
-                self._pages[read] = self._session.start(read)
-        return [self._pages[read] for read in reads]
+        started: list[LazyResult] = []
+        for request in requests:
+            read = self._resource.page(request, filters)
+            page = self._pages.get(read)
+            if page is None:
+                page = self._pages[read] = self._session.start(read)
+            started.append(page)
+        return started
 
     def owned(self, ids: Sequence[str]) -> dict[str, list[Any]]:
         """Return the rows of those owners of whom all are known: seen ones, from a complete list that says whose."""
@@ -180,78 +183,95 @@ class IdentityMap:
         There will be so many keys, or at most that many if that is not `sure`. It is one page, so that at most one
         call is lost if there turn out to be fewer, or none because their own list cannot be read.
         """
-        pages = pages_to_read(keys, keys, self.size, 0)
+        size = self.size
+        pages = pages_to_read(keys, keys, size, 0)
         if not pages or (pages > 1 and not sure) or self._session.affordable < 2:
             return []
         if self.complete or self._ahead or self._guard.balance < 0 or self._guard.turn.locked():
             return []
         self._guard.balance -= 1
-        self._ahead = self._requests(0, 1)
+        self._ahead = self._requests(0, 1, size)
         return self._ahead
 
-    async def scan(self, keys: int, missing: Callable[[], int], worth: Callable[[], bool] = lambda: True) -> int:
-        """Read pages of the list while that is cheaper than one call for each missing key; return how many.
+    async def scan(self, keys: int, ids: Collection[str] | None = None) -> int:
+        """Read pages of the list while that costs less than one call for each missing key; return how many.
 
-        A page that cannot be read ends the scan: point reads may still succeed. So does `worth`, once it says that
-        this list will not tell what is wanted.
+        Keys are `ids` of rows (`keys` of them at most), or else ids of owners whose rows are wanted. A page that
+        cannot be read ends the scan: point reads may still succeed. So does a list that does not say whose its rows
+        are, if owners are wanted.
 
         Raises:
             errors.UpstreamError: no point read would succeed either.
         """
-        if worth() and self._speculates(keys, missing()):
-            async with self._guard.turn:
-                return await self._scan(keys, missing, worth)
-        return await self._scan(keys, missing, worth)
-
-    def _speculates(self, keys: int, missing: int) -> bool:
-        """Tell whether a scan would start without knowing how many pages it will have."""
+        if not (keys or self._ahead):
+            return 0
+        wanted = None if ids is None else frozenset(ids)
         size = self.size
-        known = self.complete or self._ahead or (size and size.sure)
-        return not known and pages_to_read(keys, missing, size, 0) > 0
+        certain = self.complete or self._ahead or (size and size.sure)
+        if not certain and self._worth(wanted) and pages_to_read(keys, self._missing(keys, wanted), size, 0):
+            async with self._guard.turn:
+                return await self._scan(keys, wanted)
+        return await self._scan(keys, wanted)
 
-    async def _scan(self, keys: int, missing: Callable[[], int], worth: Callable[[], bool]) -> int:
+    def _missing(self, keys: int, wanted: frozenset[str] | None) -> int:
+        """Return how many of so many keys the list has not answered yet."""
+        if wanted is None:
+            return 0 if self.complete else keys
+        return min(keys, len(wanted - self.rows.keys()))
+
+    def _worth(self, wanted: frozenset[str] | None) -> bool:
+        """Tell whether the list can tell what is wanted of it."""
+        return wanted is not None or self.tells_owners
+
+    async def _scan(self, keys: int, wanted: frozenset[str] | None) -> int:
         read, rows, totals, sizes = 0, dict[str, Any](), set[int](), list[int]()
-        requests = self._next(keys, missing(), read) if worth() and not self.complete else []
+        requests = self._next(keys, self._missing(keys, wanted), read) if self._worth(wanted) else []
         while requests:
-            answers = await self.pages(requests)
+            results = await self.pages(requests)
             self.scanned = True
             read += len(requests)
-            listings = [answer for answer in answers if isinstance(answer, Listing)]
-            if len(listings) < len(answers):
-                _raise_hopeless(answers)
+            listings = [result for result in results if isinstance(result, Listing)]
+            if len(listings) < len(results):
+                _raise_hopeless(results)
                 break
             rows |= self._take(listings)
             totals.update(listing.pagination.total if listing.pagination else -1 for listing in listings)
             sizes += [len(listing.rows) for listing in listings]
             self.complete, self.listed = totals == {len(rows)}, rows
-            if self.complete or not worth():
+            if self.complete or not self._worth(wanted):
                 break
             ends = len(totals) == 1 and sum(sizes) == len(rows) and _end(sizes, _limit(listings[-1], requests[-1]))
+            missing = self._missing(keys, wanted)
             if ends == "proven":
                 self.complete = True
                 self._session.tenant.sizes.prove(self._resource.name, totals.pop(), len(rows))
                 break
-            probe = ends == "likely" and missing() > 1 and self._session.affordable > 0
-            requests = self._requests(read, 1) if probe else self._next(keys, missing(), read)
-        self._guard.balance += max(-1, keys - read - (missing() if worth() else keys))
+            probe = ends == "likely" and missing > 1 and self._session.affordable > 0
+            requests = self._requests(read, 1, self.size) if probe else self._next(keys, missing, read)
+        missing = self._missing(keys, wanted) if self._worth(wanted) else keys
+        self._guard.balance += max(-1, keys - read - missing)
         return read
 
     def _next(self, keys: int, missing: int, read: int) -> list[PageRequest]:
         """Return what to read next: what was read ahead, or what costs less than point reads and can be afforded."""
+        if self.complete:
+            return []
         if self._ahead:
             requests, self._ahead = self._ahead, []
             self._guard.balance += 1
             return requests
-        more = pages_to_read(keys, missing, self.size, read)
+        size = self.size
+        more = pages_to_read(keys, missing, size, read)
         if not read and self._owners and self.owner_facts.told is None:
             more = min(more, 1)
-        guess = not (read or (self.size and self.size.sure))
-        if more > self._session.affordable or (guess and self._guard.balance < 0):
+        speculative = not (read or (size and size.sure))
+        if not more or more > self._session.affordable or (speculative and self._guard.balance < 0):
             return []
-        return self._requests(read, more)
+        return self._requests(read, more, size)
 
-    def _requests(self, read: int, more: int) -> list[PageRequest]:
-        limit = self.size.limit if self.size else MAX_LIMIT
+    @staticmethod
+    def _requests(read: int, more: int, size: Size | None) -> list[PageRequest]:
+        limit = size.limit if size else MAX_LIMIT
         return [PageRequest(page, limit) for page in range(read + 1, read + more + 1)]
 
 

@@ -269,13 +269,13 @@ class Loaders:
         rows = known.rows
         unseen = [id_ for id_ in ids if id_ not in rows and id_ not in gone]
         usage.saved.primed += len(ids) - len(unseen) - len(gone)
-        for id_ in unseen:
+        for id_ in unseen if self.session.remembers else ():
             if listing := self.session.recall(resource.object(id_)):
                 known.see(listing.rows)
         unseen = [id_ for id_ in unseen if id_ not in rows]
         pages, failed = 0, None
         try:
-            pages = await known.scan(len(unseen), lambda: sum(id_ not in rows for id_ in unseen))
+            pages = await known.scan(len(unseen), unseen)
         except errors.UpstreamError as error:
             failed = error
         missing = [id_ for id_ in unseen if id_ not in rows]
@@ -341,7 +341,7 @@ class Loaders:
         found |= {id_: _no_id() for id_ in ids if isinstance(id_, Unreadable)}
         found |= await self._listed_of(resource, [id_ for id_ in ids if id_ not in found], len(ids))
         self.session.usage.saved.primed += len(found)
-        for id_ in ids:
+        for id_ in ids if self.session.remembers else ():
             if id_ not in found and (listing := self.session.recall(resource.owned_by(id_))):
                 known.see_listing(listing)
                 found[id_] = listing.rows
@@ -353,10 +353,14 @@ class Loaders:
         missing = [id_ for id_ in ids if id_ not in found]
         seen = [id_ for id_ in missing if id_ in owners.rows]
         strangers = [id_ for id_ in missing if id_ not in owners.rows]
-        for single in await asyncio.gather(
-            self._each(resource.owned_by, seen, failed), self._doubted(resource.owned_by, strangers, room, failed)
-        ):
-            found |= single
+        if seen and strangers:
+            for single in await asyncio.gather(
+                self._each(resource.owned_by, seen, failed), self._doubted(resource.owned_by, strangers, room, failed)
+            ):
+                found |= single
+        else:
+            found |= await self._each(resource.owned_by, seen, failed)
+            found |= await self._doubted(resource.owned_by, strangers, room, failed)
         return [found[id_] for id_ in ids]
 
     async def _scan_owners(self, resource: Resource[Any], ids: list[str]) -> tuple[dict[str, list[Any]], int]:
@@ -367,15 +371,11 @@ class Loaders:
         """
         assert resource.owner  # noqa: S101 - only owned rows have owners
         known, owners = self._maps[resource.name], self._maps[resource.owner.name]
-
-        def strangers() -> int:
-            return sum(id_ not in owners.rows for id_ in ids)
-
-        before = strangers()
-        half = before // 2
-        owner_pages = await owners.scan(half, lambda: min(half, strangers()))
-        seen = len(ids) - strangers()
-        pages = await known.scan(seen, lambda: 0 if known.complete else seen, lambda: known.tells_owners)
+        wanted = frozenset(ids)
+        before = len(wanted - owners.rows.keys())
+        owner_pages = await owners.scan(before // 2, wanted)
+        seen = len(wanted & owners.rows.keys())
+        pages = await known.scan(seen)
         scanned = await self._listed_of(resource, ids, max(1, seen - pages))
         self.session.usage.saved.swept += max(0, len(scanned) - owner_pages - pages)
         return scanned, max(1, before - owner_pages) if owners.complete else before

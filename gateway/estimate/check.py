@@ -48,8 +48,7 @@ class Problem(msgspec.Struct):
 class Report(msgspec.Struct):
     """What a check has found."""
 
-    agents: int
-    numbers: int
+    sizes: Sizes
     budget: int
     operations: list[Checked]
     problems: list[Problem]
@@ -62,7 +61,8 @@ class Report(msgspec.Struct):
     @property
     def json(self) -> str:
         """The report for machines."""
-        return msgspec.json.format(msgspec.json.encode(self)).decode()
+        found = {"budget": self.budget, "operations": self.operations, "problems": self.problems}
+        return msgspec.json.format(msgspec.json.encode({**self.sizes, **found})).decode()
 
     @property
     def text(self) -> str:
@@ -73,7 +73,8 @@ class Report(msgspec.Struct):
             name = found.name or f"({found.type})"
             rows.append((str(found.worst), str(found.typical), name, found.costliest or "-", where))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [f"REST calls with {self.agents} agents and {self.numbers} numbers; the budget is {self.budget}.", ""]
+        sizes = " and ".join(f"{rows} {name}" for name, rows in self.sizes.items())
+        lines = [f"REST calls with {sizes}; the budget is {self.budget}.", ""]
         if self.operations:
             lines += [
                 f"  {worst:>{widths[0]}}  {typical:>{widths[1]}}  {name:<{widths[2]}}  {most:<{widths[3]}}  {where}"
@@ -91,7 +92,7 @@ class Report(msgspec.Struct):
 
 async def check(files: Mapping[str, str], sizes: Sizes, settings: Settings) -> Report:
     """Check every operation of these files, given as texts by name, in a workspace of these sizes."""
-    report = Report(sizes.agents, sizes.numbers, settings.max_rest_calls, [], [])
+    report = Report(sizes, settings.max_rest_calls, [], [])
     documents: dict[str, ast.DocumentNode] = {}
     for file, text in files.items():
         try:

@@ -1,10 +1,6 @@
 """The workspace that an estimate is made for."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
 
-
-class Sizes(NamedTuple):
-    """The rows of a workspace's two lists."""
-
-    agents: int
-    numbers: int
+Sizes = Mapping[str, int]
+"""Rows of each list, by the name of its resource."""

@@ -6,6 +6,7 @@ and a variable has its default or a value of its type.
 """
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -34,12 +35,16 @@ from gateway.schema import SCHEMA
 from gateway.schema.context import Context
 from gateway.settings import Settings
 from gateway.upstream.client import Client
+from gateway.upstream.resources import RESOURCES
 
 _KEY = "check"
-_SIZES = Document(parse("{ agents(first: 100) { totalCount } phoneNumbers(first: 100) { totalCount } }"))
+_ROOTS: dict[str, Any] = SCHEMA._schema.query_type.fields  # type: ignore[union-attr]  # noqa: SLF001 - see `execution.engine`
+_LISTS = [name for name, field in _ROOTS.items() if "totalCount" in getattr(get_named_type(field.type), "fields", ())]
+_SIZES = Document(parse("{" + " ".join(f"{name}(first: 100) {{ totalCount }}" for name in _LISTS) + "}"))
 _SETTINGS = Settings(upstream_url="http://demo", max_rest_calls=1_000_000, quota_reserve=0, deadline=3600.0)
 _SEARCH = ast.StringValueNode(value="e")  # which nearly every name and description contains
 _PHONE_NUMBER = "+493023125900"
+_OWNERS = {resource.owner_key: resource.owner.type_name for resource in RESOURCES.values() if resource.owner}
 _SCALARS = {"Int": 50, "Boolean": True, "String": _PHONE_NUMBER}
 
 
@@ -47,13 +52,17 @@ class Typical:
     """Counts the REST calls of operations in a workspace of these sizes."""
 
     def __init__(self, sizes: Sizes) -> None:
-        self._workspace = sample_workspace(agents=sizes.agents, numbers=sizes.numbers)
+        rows: dict[str, Any] = {**sizes}
+        self._workspace = sample_workspace(**rows)
         self._engine = Engine(Limits(), introspection=True)
 
     async def calls(self, document: ast.DocumentNode) -> int:
         """Return the REST calls of the one operation of a valid document."""
-        numbers = {id_: {**number} for id_, number in self._workspace.numbers.items()}  # a mutation changes them
-        workspace = Workspace(self._workspace.id, self._workspace.agents, numbers)
+        writable = [name for name, resource in RESOURCES.items() if resource.writable]  # a mutation changes their rows
+        rows: dict[str, Any] = {
+            name: {id_: {**row} for id_, row in getattr(self._workspace, name).items()} for name in writable
+        }
+        workspace = replace(self._workspace, **rows)
         client = Client(_SETTINGS, httpx.ASGITransport(app=create_demo({_KEY: workspace}, quota=10**9)))
         filled = _Filler(workspace)
         node = visit(document, TypeInfoVisitor(filled.info, filled))
@@ -75,7 +84,7 @@ class _Filler(Visitor):
     def __init__(self, workspace: Workspace) -> None:
         super().__init__()
         self.info = TypeInfo(SCHEMA._schema)  # noqa: SLF001 - see `execution.engine`
-        self._left = {"PhoneNumber": iter([*workspace.numbers]), "Agent": iter([*workspace.agents])}
+        self._left = {resource.type_name: iter([*getattr(workspace, name)]) for name, resource in RESOURCES.items()}
         self._ids: dict[tuple[str, str], str] = {}
 
     def enter_argument(self, node: ast.ArgumentNode, *_: Any) -> Any:
@@ -91,9 +100,10 @@ class _Filler(Visitor):
 
     def enter_object_field(self, node: ast.ObjectFieldNode, *_: Any) -> Any:
         """Fill in the id of an input."""
-        if node.name.value != "agentId" or isinstance(node.value, ast.NullValueNode):
+        owner = _OWNERS.get(node.name.value)
+        if owner is None or isinstance(node.value, ast.NullValueNode):
             return None
-        return ast.ObjectFieldNode(name=node.name, value=self._id("Agent", node.value))
+        return ast.ObjectFieldNode(name=node.name, value=self._id(owner, node.value))
 
     def variables(self, document: ast.DocumentNode) -> dict[str, Any]:
         """Return values of the variables that need one."""
@@ -110,8 +120,8 @@ class _Filler(Visitor):
             return {name: self._value(get_named_type(field.type), name) for name, field in type_.fields.items()}
         if isinstance(type_, GraphQLEnumType):
             return next(iter(type_.values))
-        if name == "agentId":
-            return self._id("Agent", ast.StringValueNode(value="$")).value
+        if name in _OWNERS:
+            return self._id(_OWNERS[name], ast.StringValueNode(value="$")).value
         return _SCALARS.get(type_.name, "id")
 
     def _id(self, kind: str, given: ast.ValueNode) -> ast.StringValueNode:

@@ -16,14 +16,17 @@ whose their numbers are, pages cut shorter than 100, and the one PUT that an ups
 """
 
 from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from graphql import GraphQLNamedType, GraphQLString, get_named_type
 from graphql.language import OperationType, ast, print_ast
 
 from gateway.dataloaders.planner import pages_to_read
 from gateway.estimate.sizes import Sizes
+from gateway.schema import SCHEMA
+from gateway.schema.queries import OWNED
 from gateway.schema.selection import collect_fields, response_key
-from gateway.upstream.resources import MAX_LIMIT, PageRequest, Size
+from gateway.upstream.resources import MAX_LIMIT, RESOURCES, PageRequest, Resource, Size
 
 DEFAULT_FIRST = 50
 """What `first` is if an operation does not say (`schema.queries`)."""
@@ -32,8 +35,10 @@ Fields = list[ast.FieldNode]
 """The fields of one response key."""
 Fragments = Mapping[str, ast.FragmentDefinitionNode]
 
-_WRAPPERS = frozenset({"edges", "node", "nodes", "phoneNumber"})
-"""Fields between a list or payload and its objects; they cost nothing."""
+_SCHEMA = SCHEMA._schema  # noqa: SLF001 - see `execution.engine`
+_RESOURCES = {resource.type_name: resource for resource in RESOURCES.values()}
+_FREE = {"id", "__typename"}
+"""Fields of an object that need no call if its id is known."""
 
 _Key = Hashable
 
@@ -47,15 +52,15 @@ class Costliest(NamedTuple):
 
 def worst_case(operation: ast.OperationDefinitionNode, fragments: Fragments, sizes: Sizes) -> int:
     """Return the most REST calls of an operation; its document must be valid, and `fragments` those it reaches."""
-    return _calls(Reader(operation, fragments), sizes)
+    return _calls(OperationReader(operation, fragments), sizes)
 
 
 def costliest(operation: ast.OperationDefinitionNode, fragments: Fragments, sizes: Sizes) -> Costliest | None:
     """Return the field that costs most, without the fields below it; None if no field costs a call."""
-    reader = Reader(operation, fragments)
+    reader = OperationReader(operation, fragments)
 
     def without(fields: Iterable[Fields]) -> int:
-        return _calls(Reader(operation, fragments, {id(node) for nodes in fields for node in nodes}), sizes)
+        return _calls(OperationReader(operation, fragments, {id(node) for nodes in fields for node in nodes}), sizes)
 
     def walk(path: str, nodes: Iterable[ast.FieldNode | ast.OperationDefinitionNode]) -> Iterable[Costliest]:
         for key, fields in reader.below(nodes).items():
@@ -67,7 +72,7 @@ def costliest(operation: ast.OperationDefinitionNode, fragments: Fragments, size
     return found if found.calls > 0 else None
 
 
-def _calls(reader: "Reader", sizes: Sizes) -> int:
+def _calls(reader: "OperationReader", sizes: Sizes) -> int:
     operation = reader.operation
     fields = list(reader.below([operation]).values())
     # the fields of a mutation run one after the other, each on its own
@@ -80,7 +85,7 @@ def _calls(reader: "Reader", sizes: Sizes) -> int:
     return total
 
 
-class Reader:
+class OperationReader:
     """Reads an operation with every variable as it costs most: included, and given.
 
     Args:
@@ -140,10 +145,13 @@ def _may_be_included(directives: Sequence[ast.DirectiveNode]) -> bool:
 
 
 class _Objects(NamedTuple):
-    """Agents, or numbers by their agents, and the fields that ask something of them."""
+    """Objects of a type by their keys, and the fields that are selected on them.
 
-    of: str
-    agents: frozenset[_Key]
+    Rows with an owner have the keys of their owners, because every row may have another one.
+    """
+
+    type: GraphQLNamedType
+    keys: frozenset[_Key]
     fields: Fields
     exact: bool = False
     """Whether there are as many as that, and not fewer."""
@@ -151,7 +159,12 @@ class _Objects(NamedTuple):
     @property
     def branch(self) -> _Key:
         """The list that they come from at worst."""
-        return next((agent[0] for agent in self.agents if isinstance(agent, tuple)), None)
+        return next((key[0] for key in self.keys if isinstance(key, tuple)), None)
+
+    def type_of(self, fields: Fields) -> GraphQLNamedType:
+        """Return the type of a field of theirs."""
+        definition: Any = self.type.fields.get(fields[0].name.value)  # type: ignore[attr-defined]
+        return get_named_type(definition.type) if definition else GraphQLString  # __typename
 
 
 class _Batch(NamedTuple):
@@ -183,18 +196,19 @@ def _read(keys: int, size: Size, *, known: bool) -> int:
     return read
 
 
-def _worst(loads: Sequence[Sequence[_Batch]], agents: int) -> int:
+def _worst(loads: Sequence[tuple[Sequence[_Batch], int]]) -> int:
     """Return the most that the batches of all loaders cost, whatever is known and whichever of them fall together.
 
+    Each loader's batches come with the number of keys that there are.
     `loaders` allow one guess at a time and none while an earlier one is lost, so where two branches of an operation
     may guess, all of one may cost point reads.
     """
-    batches = [batch for load in loads for batch in load]
+    batches = [batch for load, _ in loads for batch in load]
     few = [batch.keys for batch in batches if not batch.guesses]
     guessing = {batch.branch for batch in batches if batch.guesses}
     if len(guessing) + (sum(few) > 2) > 1 or any(batch.guesses and not batch.scanned for batch in batches):
-        listed = [sum(batch.keys for batch in load if batch.listed) for load in loads]
-        return sum(min(keys, agents) for keys in listed) + sum(batch.keys for batch in batches if not batch.listed) + 1
+        listed = sum(min(sum(batch.keys for batch in load if batch.listed), total) for load, total in loads)
+        return listed + sum(batch.keys for batch in batches if not batch.listed) + 1
     most = max((batch.size.pages for batch in batches), default=0)
     alone = len(batches) == 1
     pages = (
@@ -209,119 +223,173 @@ class _Loads:
     """What one loader is asked for, as batches.
 
     Args:
-        total: rows in the list that a scan reads.
+        rows: in the list that a scan reads.
+        keys: that there are.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, rows: int, keys: int) -> None:
         self.batches: list[_Batch] = []
-        self._size = Size(total, MAX_LIMIT)
+        self.total = keys
+        self._size = Size(rows, MAX_LIMIT)
         self._asked: set[_Key] = set()
 
-    def ask(self, groups: Iterable["_Objects"], seen: Iterable[_Key] = (), *, listed: bool = True) -> None:
+    def ask(self, groups: Iterable[_Objects], seen: Iterable[_Key] = ()) -> None:
         """Load what one level asks for.
 
         Args:
             groups: keys that are certain to be in one batch.
             seen: keys that need no call.
-            listed: whether all keys are in the list.
         """
         known = self._asked.union(seen)
         for group in groups:
-            keys = len(group.agents - known)
-            known |= group.agents
+            keys = len(group.keys - known)
+            known |= group.keys
             if keys:
-                exact = group.exact and keys == len(group.agents)
-                self.batches.append(_Batch(group.branch, keys, self._size, exact, listed))
+                exact = group.exact and keys == len(group.keys)
+                self.batches.append(_Batch(group.branch, keys, self._size, exact, listed=True))
         self._asked |= known
+
+    def ask_ids(self, ids: set[_Key]) -> None:
+        """Load objects by ids that may not be in the list."""
+        if keys := len(ids - self._asked):
+            self.batches.append(_Batch(None, keys, self._size, exact=False, listed=False))
+        self._asked |= ids
 
 
 class _Run:
     """One operation, or one field of a mutation, on its way down."""
 
-    def __init__(self, reader: Reader, sizes: Sizes) -> None:
+    def __init__(self, reader: OperationReader, sizes: Sizes) -> None:
         self._reader = reader
         self._sizes = sizes
         self._pages: set[_Key] = set()
         self._writes = 0
-        self._seen: set[_Key] = set()
-        self._agents = _Loads(sizes.agents)
-        self._numbers = _Loads(sizes.numbers)
-        self._owned = _Loads(sizes.numbers)
+        self._seen: dict[str, set[_Key]] = {name: set() for name in RESOURCES}
+        self._objects = {name: _Loads(sizes[name], sizes[name]) for name in RESOURCES}
+        self._owned = {
+            name: _Loads(sizes[name], sizes[resource.owner.name])
+            for name, resource in RESOURCES.items()
+            if resource.owner
+        }
 
     @property
     def calls(self) -> int:
         """REST calls so far."""
-        loads = [load.batches for load in (self._agents, self._numbers, self._owned)]
-        return self._writes + len(self._pages) + _worst(loads, self._sizes.agents)
+        loads = [(load.batches, load.total) for load in (*self._objects.values(), *self._owned.values())]
+        return self._writes + len(self._pages) + _worst(loads)
 
     def start(self, roots: Iterable[Fields]) -> None:
         """Ask for the root fields, and for what is below them level by level."""
+        mutation = self._reader.operation.operation is OperationType.MUTATION
+        root = _Objects(_SCHEMA.mutation_type if mutation else _SCHEMA.query_type, frozenset(), [])  # type: ignore[arg-type]
         level: list[_Objects] = []
-        ids: dict[str, set[_Key]] = {"agent": set(), "phoneNumber": set(), "numbers": set()}
+        objects: dict[str, set[_Key]] = {name: set() for name in RESOURCES}
+        owned: dict[str, set[_Key]] = {name: set() for name in self._owned}
         for fields in roots:
-            name = fields[0].name.value
-            if name in ids:
-                level.append(self._by_id(fields, ids))
-            elif name in {"agents", "phoneNumbers"}:
-                level.append(self._list(fields))
-            elif self._reader.operation.operation is OperationType.MUTATION and name != "__typename":
-                self._writes += 1
-                level.append(_Objects("numbers", self._some(print_ast(fields[0]), 1), fields))
+            type_ = root.type_of(fields)
+            resource = _resource_below(type_)
+            self._writes += mutation and type_ is not GraphQLString
+            if resource is None:
+                continue
+            if mutation:
+                level.append(_Objects(type_, self._some(resource, print_ast(fields[0]), 1), fields))
+            elif _resource_of(type_):
+                level.append(self._by_id(resource, _Objects(type_, frozenset(), fields), objects, owned))
+            else:
+                level.append(self._list(resource, _Objects(type_, frozenset(), fields)))
+                if not resource.owner:
+                    self._seen[resource.name] |= level[-1].keys
         # ids and lists go out together: neither knows yet what the other brings
-        for load, name in ((self._agents, "agent"), (self._numbers, "phoneNumber"), (self._owned, "numbers")):
-            load.ask([_Objects("ids", frozenset(ids[name]), [])], listed=False)
-        self._seen |= ids["agent"].union(*(objects.agents for objects in level if objects.of == "listed"))
+        for name, ids in objects.items():
+            self._objects[name].ask_ids(ids)
+            if not RESOURCES[name].owner:
+                self._seen[name] |= ids
+        for name, ids in owned.items():
+            self._owned[name].ask_ids(ids)
         while level:
             level = self._descend(level)
 
-    def _by_id(self, fields: Fields, ids: dict[str, set[_Key]]) -> _Objects:
-        name, key = fields[0].name.value, print_ast(arguments(fields[0])["id"])
-        if name == "phoneNumber":
-            ids[name].add(key)
-            return _Objects("numbers", frozenset({("of", key)}), fields)
-        names = self._reader.names(fields)
-        ids["numbers" if "numbers" in names and names <= {"id", "numbers"} else "agent"].add(key)
-        return _Objects("agents", frozenset({key}), fields)
+    def _by_id(
+        self, resource: Resource[Any], found: _Objects, objects: dict[str, set[_Key]], owned: dict[str, set[_Key]]
+    ) -> _Objects:
+        """Ask for one object; if only its id and its rows of another resource are selected, those tell if it exists."""
+        key = print_ast(arguments(found.fields[0])["id"])
+        names = self._reader.names(found.fields) - _FREE
+        rows = OWNED.get(names.pop()) if len(names) == 1 else None
+        if rows and rows.owner is resource:
+            owned[rows.name].add(key)
+        else:
+            objects[resource.name].add(key)
+        return found._replace(keys=frozenset({("of", key) if resource.owner else key}))
 
-    def _list(self, fields: Fields) -> _Objects:
+    def _list(self, resource: Resource[Any], found: _Objects) -> _Objects:
         """Read a list's window."""
-        reader, field, name = self._reader, fields[0], fields[0].name.value
-        total = self._sizes.agents if name == "agents" else self._sizes.numbers
-        first, text = reader.first(field), reader.given(field, "status", "search", "after", "first")
+        reader, field, name = self._reader, found.fields[0], found.fields[0].name.value
+        total = self._sizes[resource.name]
+        first, text = reader.first(field), reader.given(field, *resource.filters, "after", "first")
         self._pages.add((name, text, PageRequest(1, first)))
         if reader.given(field, "after") and first > 1 and first + total > MAX_LIMIT + 1:
             self._pages.add((name, text, PageRequest(2, first)))
-        if name == "agents" and first > 2 >= total and self._reach_numbers(fields):
-            self._pages.add("ahead")  # of numbers, read before it is known how few agents there are
-        some = self._some(f"{name} {text}", min(first, total))
-        if name == "phoneNumbers":
-            return _Objects("numbers", some, fields)
-        return _Objects("listed", some, fields, exact=not reader.given(field, "status", "search", "after"))
+        if first > 2 >= total and self._reach_owned(found):
+            self._pages.add("ahead")  # of owned rows, read before it is known how few owners there are
+        some = self._some(resource, f"{name} {text}", min(first, total))
+        exact = not resource.owner and not reader.given(field, *resource.filters, "after")
+        return found._replace(keys=some, exact=exact)
 
-    def _reach_numbers(self, fields: Fields) -> bool:
-        """Tell whether a list's agents are asked for their numbers."""
-        names = {nodes[0].name.value: nodes for nodes in self._reader.below(fields).values()}
-        return "numbers" in names or any(self._reach_numbers(names[name]) for name in names.keys() & _WRAPPERS)
+    def _reach_owned(self, objects: _Objects) -> bool:
+        """Tell whether rows that the objects of a list own are selected."""
+        for fields in self._reader.below(objects.fields).values():
+            type_ = objects.type_of(fields)
+            resource, parent = _resource_of(type_), _resource_of(objects.type)
+            if resource and parent and resource.owner is parent:
+                return True
+            if parent is None and _resource_below(type_) and self._reach_owned(_Objects(type_, frozenset(), fields)):
+                return True
+        return False
 
-    def _some(self, identity: str, count: int) -> frozenset[_Key]:
-        """Return agents of a list, none of them another list's."""
-        return frozenset((identity, at) for at in range(min(count, self._sizes.agents)))
+    def _some(self, resource: Resource[Any], identity: str, count: int) -> frozenset[_Key]:
+        """Return keys of a list's rows, none of them another list's."""
+        keys = self._sizes[(resource.owner or resource).name]
+        return frozenset((identity, at) for at in range(min(count, keys)))
 
     def _descend(self, level: list[_Objects]) -> list[_Objects]:
         """Load what objects are asked for, and return what it brings."""
         below: list[_Objects] = []
+        linked: dict[str, list[_Objects]] = {name: [] for name in self._objects}
+        owned: dict[str, list[_Objects]] = {name: [] for name in self._owned}
         while level:
             objects = level.pop()
             for fields in self._reader.below(objects.fields).values():
-                name = fields[0].name.value
-                if name in _WRAPPERS:
-                    level.append(objects._replace(fields=fields))
-                elif name == "numbers":
-                    below.append(objects._replace(of="numbers", fields=fields))
-                elif name == "agent" and self._reader.names(fields) - {"id"}:
-                    below.append(objects._replace(of="agents", fields=fields))
-        agents = [objects for objects in below if objects.of == "agents"]
-        self._agents.ask(agents, self._seen)
-        self._owned.ask([objects for objects in below if objects.of == "numbers"])
-        self._seen.update(*(objects.agents for objects in agents))
+                type_ = objects.type_of(fields)
+                resource, parent = _resource_of(type_), _resource_of(objects.type)
+                found = objects._replace(type=type_, fields=fields)
+                if parent is None and _resource_below(type_):
+                    level.append(found)
+                elif resource and parent and resource.owner is parent:
+                    owned[resource.name].append(found)
+                    below.append(found)
+                elif resource and parent and parent.owner is resource and self._reader.names(fields) - _FREE:
+                    linked[resource.name].append(found)
+                    below.append(found)
+        for name, groups in linked.items():
+            self._objects[name].ask(groups, self._seen[name])
+        for name, groups in owned.items():
+            self._owned[name].ask(groups)
+        for name, groups in linked.items():
+            self._seen[name].update(*(objects.keys for objects in groups))
         return below
+
+
+def _resource_of(type_: GraphQLNamedType) -> Resource[Any] | None:
+    """Return the resource whose objects are of this type."""
+    return _RESOURCES.get(type_.name)
+
+
+def _resource_below(type_: GraphQLNamedType) -> Resource[Any] | None:
+    """Return the resource whose objects a type is, or holds in its fields: a connection, an edge, a payload."""
+    if found := _resource_of(type_):
+        return found
+    for field in getattr(type_, "fields", {}).values():
+        if found := _resource_below(get_named_type(field.type)):
+            return found
+    return None

@@ -3,19 +3,21 @@
 Every one is nullable, so that one failure keeps its siblings.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import strawberry
 from strawberry import UNSET
 
 from gateway.dataloaders.loaders import Ahead
-from gateway.schema.context import Info, only, reaches_numbers
+from gateway.schema.context import Info, reaches_numbers
 from gateway.schema.pagination import Connection, connect
 from gateway.schema.types import Agent, AgentConnection, PhoneNumber, PhoneNumberConnection, RateLimit, known
 from gateway.upstream import errors, models
 from gateway.upstream.quota import QuotaState
-from gateway.upstream.resources import AGENTS, NUMBERS, PageRequest, check_id
+from gateway.upstream.resources import AGENTS, NUMBERS, PageRequest, Resource, check_id
 
+OWNED: dict[str, Resource[Any]] = {"numbers": NUMBERS}
+"""Fields of an agent that load rows it owns: alone beside `id`, they also tell whether there is such an agent."""
 MAX_SEARCH = 200
 """Characters of a search; the upstream names no bound, but a URL has one."""
 
@@ -38,10 +40,12 @@ class Query:
         """Load one agent."""
         loaders = info.context.loaders
         check_id(id)
-        if not only(info, {"id", "numbers"}) or "numbers" not in info.context.selected(info):
+        below = set(info.context.selected(info)) - {"id", "__typename"}
+        owned = OWNED.get(below.pop()) if len(below) == 1 else None
+        if owned is None:
             return await loaders.objects(AGENTS).load(id)
         try:
-            return None if await loaders.owned(NUMBERS).load(id) is None else models.RowRef(id)
+            return None if await loaders.owned(owned).load(id) is None else models.RowRef(id)
         except errors.UpstreamError:
             return models.RowRef(id)  # the error is told once more where it belongs, at `numbers`
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import httpx
+import msgspec
 
 from gateway.observability.logging import log
 from gateway.settings import Settings
@@ -21,7 +22,7 @@ from gateway.upstream.models import Listing
 from gateway.upstream.quota import QuotaState
 from gateway.upstream.redis_sync import Learned, Replicas, Wrote
 from gateway.upstream.resources import LONG, Read, Size, Write
-from gateway.upstream.tenants import Tenant, Tenants, Usage
+from gateway.upstream.tenants import Tenant, Tenants
 from gateway.upstream.transport.base import Request
 
 ATTEMPTS = 2
@@ -121,6 +122,38 @@ class Client:
         return Session(self, tenant, {"X-API-Key": api_key, "X-Request-Id": request_id}, fresh=fresh)
 
 
+class Saved(msgspec.Struct):
+    """REST calls an operation did without, and why (README, "What a query costs")."""
+
+    swept: int = 0
+    """Objects found on the pages of a list, less the pages read for them."""
+    primed: int = 0
+    """Objects that an answer of the same operation had brought along."""
+    coalesced: int = 0
+    """Answers shared with an operation that was already asking."""
+    cached: int = 0
+    """Answers remembered from earlier operations."""
+
+
+class Usage(msgspec.Struct):
+    """REST calls of one operation: sent, and saved."""
+
+    spent: int = 0
+    """Calls sent so far."""
+    reserved: int = 0
+    """Calls that are admitted and not sent yet."""
+    unsettled: int = 0
+    """Calls that have not ended; they may outlast the operation, and be sent after it."""
+    saved: Saved = msgspec.field(default_factory=Saved)
+    then: Callable[[], object] | None = None
+    """Called once every call has ended, so that `spent` is final."""
+
+    @property
+    def touched(self) -> bool:
+        """Whether the upstream, or what is known of it, was asked at all."""
+        return bool(self.spent or any(msgspec.structs.astuple(self.saved)))
+
+
 class Session:
     """The REST calls of one operation, all with one API key, and their usage.
 
@@ -149,7 +182,10 @@ class Session:
     def finish(self, then: Callable[[], object]) -> None:
         """Admit no more REST calls, and call `then` once all have ended."""
         self._over = True
-        self.usage.when_settled(then)
+        if self.usage.unsettled:
+            self.usage.then = then
+        else:
+            then()
 
     @property
     def quota(self) -> QuotaState | None:
@@ -159,7 +195,8 @@ class Session:
     @property
     def affordable(self) -> int:
         """REST calls that the budget and the known quota still allow."""
-        left, quota = self.client.settings.max_rest_calls - self.usage.charged, self.quota
+        left = self.client.settings.max_rest_calls - self.usage.spent - self.usage.reserved
+        quota = self.quota
         return left if quota is None else min(left, quota.remaining)
 
     def check_deadline(self) -> None:
@@ -186,7 +223,7 @@ class Session:
 
     def start(self, read: Read) -> "LazyResult":
         """Answer a GET from the cache, join an identical call of this tenant in flight, or start a call."""
-        if listing := self.recall(read):
+        if self.remembers and (listing := self.recall(read)):
             return LazyResult(self, read, listing)
         try:
             target = read.target
@@ -275,11 +312,12 @@ class Session:
         if not self.has_key:
             raise errors.NoKey("Send your Omnia API key in the X-API-Key header.")
         settings, usage = self.client.settings, self.usage
-        if usage.charged >= settings.max_rest_calls:
+        charged = usage.spent + usage.reserved
+        if charged >= settings.max_rest_calls:
             raise errors.BudgetExceeded(
                 f"This operation may spend {settings.max_rest_calls} REST calls; ask for less at once."
             )
-        reserve = 0 if write or not usage.charged else settings.quota_reserve
+        reserve = 0 if write or not charged else settings.quota_reserve
         wait = self.tenant.quota.refuse_for(self.clock(), reserve)
         if wait is not None:
             self.client.warn_of_reserve(self.quota if reserve else None)
@@ -348,7 +386,7 @@ class Call:
         self._asked = asked
         self._request = Request(method, target, session.headers, body, tenant.name)
         self._key = key
-        self._at, self._base, self._writes = client.clock(), tenant.log.base, tenant.writes
+        self._at, self._base, self._writes = client.clock(), tenant.log.told or tenant.log.wrote, tenant.writes
         self._since = tenant.quota.begin()
         self._number = 0
         """Of its response, for the quota."""
@@ -452,7 +490,7 @@ class Call:
     def _reserve(self) -> bool:
         """Reserve another attempt if the last one was sent; tell whether the budget allows it."""
         if not self._reserved:
-            if self.usage.charged >= self._client.settings.max_rest_calls:
+            if self.usage.spent + self.usage.reserved >= self._client.settings.max_rest_calls:
                 return False
             self.usage.reserved += 1
             self._reserved = True
@@ -510,14 +548,16 @@ class Call:
         quota = self._tenant.quota
         quota.learned(self._number)
         quota.learn(response.headers, status=response.status, now=now, since=self._since)
-        if response.status != 401:
+        if response.status != 401 and not self._tenant.answered:
             self._client.tenants.keep(self._tenant)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self.usage.reserved -= self._reserved
-        self.usage.end()
-        self._tenant.quota.end()
         self._remove()
+        self._tenant.quota.end()
+        self.usage.unsettled -= 1
+        if self.usage.then and not self.usage.unsettled:
+            self.usage.then()
         if not task.cancelled():
             task.exception()  # whoever waited has it, and nobody may be left to wait
 

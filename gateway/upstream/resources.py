@@ -143,6 +143,11 @@ class Resource(msgspec.Struct, Generic[Row], frozen=True, eq=False, kw_only=True
     writable: bool = False
     created: tuple[str, str] | None = None
 
+    @property
+    def type_name(self) -> str:
+        """Name of one object, also in GraphQL."""
+        return self.row.__name__.removesuffix("Row")
+
     def object(self, id_: str) -> "Read":
         """Return the GET of one object."""
         return Read(self.name, id=id_)

@@ -8,11 +8,9 @@ import asyncio
 import hashlib
 import secrets
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakValueDictionary
-
-import msgspec
 
 from gateway.upstream import errors
 from gateway.upstream.cache import Cache, CacheSize
@@ -25,55 +23,6 @@ MAX_TENANTS = 10_000
 
 REFUSALS = 3
 """Responses in a row with another workspace, after which it is believed."""
-
-
-class Saved(msgspec.Struct):
-    """REST calls an operation did without, and why (README, "What a query costs")."""
-
-    swept: int = 0
-    """Objects found on the pages of a list, less the pages read for them."""
-    primed: int = 0
-    """Objects that an answer of the same operation had brought along."""
-    coalesced: int = 0
-    """Answers shared with an operation that was already asking."""
-    cached: int = 0
-    """Answers remembered from earlier operations."""
-
-
-class Usage(msgspec.Struct):
-    """REST calls of one operation: sent, and saved."""
-
-    spent: int = 0
-    """Calls sent so far."""
-    reserved: int = 0
-    """Calls that are admitted and not sent yet."""
-    unsettled: int = 0
-    """Calls that have not ended; they may outlast the operation, and be sent after it."""
-    saved: Saved = msgspec.field(default_factory=Saved)
-    _then: Callable[[], object] | None = None
-
-    @property
-    def charged(self) -> int:
-        """Calls that count against the operation's budget."""
-        return self.spent + self.reserved
-
-    @property
-    def touched(self) -> bool:
-        """Whether the upstream, or what is known of it, was asked at all."""
-        return bool(self.spent or any(msgspec.structs.astuple(self.saved)))
-
-    def end(self) -> None:
-        """Note that a call has ended."""
-        self.unsettled -= 1
-        if self._then and not self.unsettled:
-            self._then()
-
-    def when_settled(self, then: Callable[[], object]) -> None:
-        """Call this once every call has ended, so that `spent` is final."""
-        if self.unsettled:
-            self._then = then
-        else:
-            then()
 
 
 class ReplicaLog:
@@ -97,11 +46,6 @@ class ReplicaLog:
         """Id of the last entry read that tells of a write."""
         self.told = ""
         """Id of the entry that tells of this replica's last write, until it is read."""
-
-    @property
-    def base(self) -> str:
-        """Id of the last write that a read which begins now comes after."""
-        return self.told or self.wrote
 
 
 class OwnersTold:
@@ -211,6 +155,8 @@ class Tenants:
         tenant = self._in_use.get(digest)
         if tenant is None:
             tenant = self._in_use[digest] = Tenant(digest, name_of(digest, self._secret), self._cache_size)
+        if tenant.answered:
+            self.keep(tenant)
         return tenant
 
     def keep(self, tenant: Tenant) -> None:

@@ -11,7 +11,6 @@ from graphql.language import ast
 
 from gateway.cli import main
 from gateway.demo.rest_api import Workspace, sample_workspace
-from gateway.estimate.sizes import Sizes
 from gateway.estimate.typical import Typical
 from gateway.estimate.worst_case import DEFAULT_FIRST, costliest, worst_case
 from gateway.schema import SCHEMA
@@ -66,11 +65,11 @@ def parsed(text: str) -> tuple[ast.DocumentNode, ast.OperationDefinitionNode, di
 
 def worst_of(text: str, agents: int = 40, numbers: int = 90) -> int:
     _, operation, fragments = parsed(text)
-    return worst_case(operation, fragments, Sizes(agents, numbers))
+    return worst_case(operation, fragments, {"agents": agents, "numbers": numbers})
 
 
 async def typical_of(text: str, agents: int = 40, numbers: int = 90) -> int:
-    return await Typical(Sizes(agents, numbers)).calls(parsed(text)[0])
+    return await Typical({"agents": agents, "numbers": numbers}).calls(parsed(text)[0])
 
 
 def named(text: str, workspace: Workspace) -> str:
@@ -147,7 +146,7 @@ async def test_costs_by_example(text: str, agents: int, numbers: int, cost: tupl
 def test_names_the_field_that_costs_most(text: str, field: str | None) -> None:
     _, operation, fragments = parsed(text)
 
-    found = costliest(operation, fragments, Sizes(500, 2000))
+    found = costliest(operation, fragments, {"agents": 500, "numbers": 2000})
 
     assert (found and found.field) == field
 
