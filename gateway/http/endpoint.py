@@ -112,7 +112,7 @@ class Endpoint:
             with CancelOnDisconnect(receive):
                 results = await self._run_all(request, operations)
         except RequestError as error:
-            results = _refused(request, error)
+            results = [_refused(request, error)]
         except Disconnected:
             return
         await self._respond(request, results, send)
@@ -125,13 +125,13 @@ class Endpoint:
         secret.set(request.api_key)
         return await self._parser.parse(scope, request.headers, receive)
 
-    async def _run_all(self, request: _Request, operations: GraphQLRequest | Batch) -> _Result | list[_Result]:
+    async def _run_all(self, request: _Request, operations: GraphQLRequest | Batch) -> list[_Result]:
         """Prepare and execute each operation; those of a batch share one session, so one budget and one deadline."""
         fresh = b"no-cache" in request.headers.get(b"cache-control", b"").lower()
         session = await self._client.session(request.api_key, request.record.request_id, fresh=fresh)
         request.record.session = session
         if isinstance(operations, GraphQLRequest):
-            return await self._run(request, session, operations)
+            return [await self._run(request, session, operations)]
         request.record.type, request.record.operations = "batch", len(operations)
         return await asyncio.gather(*(self._run(request, session, operation) for operation in operations))
 
@@ -188,20 +188,19 @@ class Endpoint:
             )  # variables that do not fit: nothing was executed
         return _Result(200, {"data": result.data, "errors": errors})
 
-    async def _respond(self, request: _Request, results: _Result | list[_Result], send: Send) -> None:
+    async def _respond(self, request: _Request, results: list[_Result], send: Send) -> None:
         """Encode, compress and send the response."""
         content = _encode(request, results)
-        if len(content) > self._max_bytes and any(body.get("data") for body in _bodies(results)):
-            error = _too_large(ResponseTooLarge(self._max_bytes))
-            results = [error for _ in results] if isinstance(results, list) else error
+        if len(content) > self._max_bytes and any(body.get("data") for _, body, _ in results):
+            results = [_too_large(ResponseTooLarge(self._max_bytes)) for _ in results]
             content = _encode(request, results)
         request.record.codes = [
-            str(error["extensions"]["code"]) for body in _bodies(results) for error in body.get("errors", ())
+            str(error["extensions"]["code"]) for _, body, _ in results for error in body.get("errors", ())
         ]
         coding = None
         if len(content) >= MIN_SIZE:
             content, coding = await compress(content, request.headers.get(b"accept-encoding", b""))
-        status, _, allow = (200, None, None) if isinstance(results, list) else results
+        status, allow = (results[0].status, results[0].allow) if request.record.operations is None else (200, None)
         headers = [
             _CONTENT_TYPES[GRAPHQL if request.media_type == GRAPHQL else JSON],
             (b"content-length", b"%d" % len(content)),
@@ -227,19 +226,15 @@ def _too_large(error: ResponseTooLarge) -> _Result:
     return _Result(200, {"data": None, "errors": [request_error(str(error), ErrorCode.OPERATION_TOO_LARGE)]})
 
 
-def _bodies(results: _Result | list[_Result]) -> list[dict[str, Any]]:
-    return [result.body for result in results] if isinstance(results, list) else [results.body]
-
-
-def _encode(request: _Request, results: _Result | list[_Result]) -> bytes:
+def _encode(request: _Request, results: list[_Result]) -> bytes:
     """Return the JSON of the response, with `extensions.quota` if the operations used or saved REST calls."""
     session = request.record.session
     if session and (session.usage.touched or session.stale_age is not None):
         quota = _quota(session)
-        for body in _bodies(results):
+        for _, body, _ in results:
             if "data" in body:
                 body["extensions"] = {"quota": quota}
-    return encode(_bodies(results) if isinstance(results, list) else results.body)
+    return encode(results[0].body if request.record.operations is None else [body for _, body, _ in results])
 
 
 def _quota(session: Session) -> dict[str, Any]:

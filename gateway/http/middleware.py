@@ -1,6 +1,8 @@
 """ASGI middleware: security headers, request ids, log line and metrics, allowed hosts."""
 
 import contextlib
+import random
+import re
 import time
 from collections.abc import Collection, Sequence
 from typing import Any, Final
@@ -13,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.execution.errors import INTERNAL, request_error
 from gateway.http.hosts import MAX_HOST, host_check, is_address
-from gateway.observability.logging import MAX_NAME, log, request_id, secret
+from gateway.observability.logging import MAX_NAME, log, secret
 from gateway.observability.metrics import Metrics
 from gateway.upstream.client import Session
 from gateway.upstream.errors import ErrorCode
@@ -26,6 +28,7 @@ SECURITY: Final = (
     (b"x-frame-options", b"DENY"),
 )
 
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._\-]{1,64}")
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
 _METRICS: Final = "/metrics"
 
@@ -47,6 +50,11 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+def request_id(given: bytes = b"") -> str:
+    """Return the client's request id if it is 1 to 64 letters, digits, `.`, `_` or `-`, else a new one."""
+    return given.decode() if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
 class RequestRecord(Struct):

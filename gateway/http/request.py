@@ -146,8 +146,11 @@ class RequestParser:
             raise self._too_large()
         chunks: list[bytes] = []
         size = 0
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(None) as timeout:
+                # a timer only if the request waits: most bodies have arrived with the head
+                timer = loop.call_soon(timeout.reschedule, loop.time() + self._timeout)
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -161,6 +164,8 @@ class RequestParser:
                         return b"".join(chunks)
         except TimeoutError as error:
             raise _bad(f"The body did not arrive within {self._timeout:g} s.", 408) from error
+        finally:
+            timer.cancel()
 
     def _too_large(self) -> RequestError:
         return _bad(f"The body is larger than {self._max_bytes} bytes.", 413)

@@ -16,9 +16,9 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.execution.errors import request_error
-from gateway.http.middleware import SECURITY
+from gateway.http.middleware import SECURITY, request_id
 from gateway.http.writer import Writer
-from gateway.observability.logging import log, request_id
+from gateway.observability.logging import log
 from gateway.upstream.errors import ErrorCode
 
 _AUTHORITY = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(:[0-9]{0,5})?")

@@ -10,8 +10,6 @@ local variables would show API keys.
 import contextvars
 import json
 import logging
-import random
-import re
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +22,6 @@ MAX_NAME = 100
 MIN_SECRET = 5
 """Characters from which an API key is redacted in a traceback: a shorter one occurs in any text."""
 
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}")
 _IDS = ("tenant", "request_id")
 _ENCODE = msgspec.json.Encoder(enc_hook=repr).encode
 _STANDARD = logging.getLogger("gateway")
@@ -34,17 +31,16 @@ secret: contextvars.ContextVar[str] = contextvars.ContextVar("secret", default="
 
 
 class _Output:
-    """Forwards to the current `logger`."""
+    """Forwards to the current `logger`; structlog's `filter_by_level` sees the level of `_STANDARD`."""
+
+    disabled = False
+    getEffectiveLevel = staticmethod(_STANDARD.getEffectiveLevel)  # noqa: N815 - the standard library's name
 
     def __init__(self) -> None:
         self.logger: Any = _STANDARD
 
     def __getattr__(self, method: str) -> Any:
         return getattr(self.logger, method)
-
-
-def _enabled(_: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    return structlog.stdlib.filter_by_level(_STANDARD, method, event)
 
 
 def _format_exception(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -86,7 +82,7 @@ def _console(*, colors: bool) -> structlog.dev.ConsoleRenderer:
 
 _output = _Output()
 
-_EMBEDDED: list[Any] = [_enabled, _format_exception, _order, _console(colors=False)]
+_EMBEDDED: list[Any] = [structlog.stdlib.filter_by_level, _format_exception, _order, _console(colors=False)]
 
 PROCESSORS = list(_EMBEDDED)
 """The logger's processors."""
@@ -115,7 +111,7 @@ def configure(level: int, log_format: str) -> None:
         if console
         else [_add_timestamp, _format_exception, _render_json]
     )
-    PROCESSORS[:] = [_enabled, *shared, *last]
+    PROCESSORS[:] = [structlog.stdlib.filter_by_level, *shared, *last]
     _output.logger = structlog.WriteLogger(sys.stderr)  # writes a line and its end at once
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
@@ -132,8 +128,3 @@ def embed() -> None:
     PROCESSORS[:] = _EMBEDDED
     _output.logger = _STANDARD
     _STANDARD.setLevel(logging.NOTSET)
-
-
-def request_id(given: bytes = b"") -> str:
-    """Return the client's request id if it is 1 to 64 letters, digits, `.`, `_` or `-`, else a new one."""
-    return given.decode() if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"

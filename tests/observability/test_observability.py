@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.http.middleware import request_id
 from gateway.observability import logging as observability
 from tests.harness import Gateway, Recorder, capture_logs, open_gateway
 
@@ -171,8 +172,8 @@ async def test_replaces_an_invalid_request_id_for_the_upstream(gateway: Gateway,
 
 
 def test_keeps_a_valid_request_id() -> None:
-    assert observability.request_id(SANE.encode()) == SANE
-    assert observability.request_id() != observability.request_id()
+    assert request_id(SANE.encode()) == SANE
+    assert request_id() != request_id()
 
 
 @asynccontextmanager
