@@ -109,7 +109,7 @@ class Endpoint:
         request = _Request(method, headers, media_type, record, ResponseSize(self._max_bytes))
         try:
             operations = await self._parse(request, scope, receive)
-            with CancelOnDisconnect(receive):
+            with CancelOnDisconnect(scope, receive):
                 results = await self._run_all(request, operations)
         except RequestError as error:
             results = [_refused(request, error)]

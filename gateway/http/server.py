@@ -16,6 +16,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.execution.errors import request_error
+from gateway.http.disconnect import DISCONNECTED
 from gateway.http.middleware import SECURITY, request_id
 from gateway.http.writer import Writer
 from gateway.observability.logging import log
@@ -87,6 +88,12 @@ class Protocol(HttpToolsProtocol):
         if self._linger is not None:
             self._linger.cancel()
         super().connection_lost(exc)
+        self._tell_disconnect()
+
+    def _tell_disconnect(self) -> None:
+        """Complete the future of `DISCONNECTED` when uvicorn would return `http.disconnect`."""
+        if self.cycle is not None and self.cycle.disconnected and not self._disconnected.done():
+            self._disconnected.set_result(True)
 
     def shutdown(self) -> None:
         """Finish the current request; do not wait for a client whose connection is being closed."""
@@ -173,6 +180,8 @@ class Protocol(HttpToolsProtocol):
         if not self._ignoring_upgrade:
             self._check_head()
             super().on_headers_complete()
+            self._disconnected: asyncio.Future[bool] = self.loop.create_future()
+            self.scope[DISCONNECTED] = self._disconnected  # type: ignore[typeddict-unknown-key]  # ASGI allows others
             self._open += 1
             # a response before the body is complete is the last of the connection
             self._keep, self.cycle.keep_alive = self.cycle.keep_alive, False
@@ -276,6 +285,7 @@ class Protocol(HttpToolsProtocol):
                 self.pipeline.popleft()
             self.cycle.disconnected = True
             self.cycle.message_event.set()
+            self._tell_disconnect()
             self._open -= 1
         if not self._open:
             self._send_refusal()

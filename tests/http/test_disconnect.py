@@ -75,6 +75,6 @@ async def test_a_failing_receive_is_no_disconnect() -> None:
     async def receive() -> dict[str, str]:
         raise RuntimeError("Unexpected message received: http.request")
 
-    with CancelOnDisconnect(receive):
+    with CancelOnDisconnect({}, receive):
         for _ in range(5):
             await asyncio.sleep(0)
