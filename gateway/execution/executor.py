@@ -67,8 +67,8 @@ MAX_STRING = 4096
 """Characters of a variable: no argument takes as many, and graphql-core compares them with each value of an enum."""
 LIST_SLICE = 100
 """Objects of a list that graphql-core completes at once, as many as a page: their REST calls are one batch."""
-VALUES = 2000
-"""Fields that graphql-core executes in one turn of the event loop, about 15 ms. Smaller operations take turns only as
+VALUES = 1000
+"""Fields that graphql-core executes in one turn of the event loop, 15 to 25 ms. Smaller operations take turns only as
 they wait for the REST API: what is loaded at the same time goes out together."""
 TRY = 10
 """Fields that take as long as to run what is compiled for one object."""
