@@ -9,14 +9,14 @@ from graphql import GraphQLField, GraphQLNamedType, GraphQLObjectType, get_named
 
 from gateway.execution.limits import Limits
 from gateway.execution.validation import MAX_NESTED_LISTS
-from gateway.schema import SCHEMA
+from gateway.schema import GRAPHQL_SCHEMA
 
 LIMITS = Limits(max_aliases=1000)
 _TOKEN = re.compile(r'"[^"]*"|\w+|[^\s\w]')
 _LARGEST = 50
 """Tokens of a field, a fragment or the operation's head, without what is below it."""
 
-_TYPES: dict[str, GraphQLNamedType] = SCHEMA._schema.type_map
+_TYPES: dict[str, GraphQLNamedType] = GRAPHQL_SCHEMA.type_map
 _LITERALS = {
     "id": ['"a0"', '"a1"', '"a3"', '"n2"', '"n7"', '"gone"', '"../a1"'],
     "first": ["1", "2", "3", "4", "100", "0"],

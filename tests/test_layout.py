@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from graphql import GraphQLEnumType, GraphQLInputObjectType, GraphQLInterfaceType, GraphQLObjectType
 
-from gateway.schema import SCHEMA
+from gateway.schema import GRAPHQL_SCHEMA
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gateway"
@@ -117,7 +117,7 @@ def test_a_module_can_be_imported(module: str) -> None:
 
 
 def undescribed() -> Iterator[str]:
-    for name, kind in SCHEMA._schema.type_map.items():
+    for name, kind in GRAPHQL_SCHEMA.type_map.items():
         if name.startswith("__"):
             continue
         members = [(name, kind)]

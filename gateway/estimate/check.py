@@ -15,7 +15,7 @@ from gateway.estimate.typical import Typical
 from gateway.estimate.worst_case import costliest, worst_case
 from gateway.execution.limits import LimitExceeded, Limits, check_document, check_text
 from gateway.execution.validation import rules
-from gateway.schema import SCHEMA
+from gateway.schema import GRAPHQL_SCHEMA
 from gateway.schema.selection import collect_fields
 from gateway.settings import Settings
 
@@ -162,7 +162,7 @@ def _refusals(definitions: Sequence[ast.ExecutableDefinitionNode], settings: Set
         check_document(parse(text), limits)
     except LimitExceeded as error:
         return [str(error)]
-    return validate_document(SCHEMA._schema, document, rules(introspection=settings.introspection))  # noqa: SLF001 - see `execution.engine`
+    return validate_document(GRAPHQL_SCHEMA, document, rules(introspection=settings.introspection))
 
 
 def _problem(error: GraphQLError | str, file: str, line: int = 1) -> Problem:

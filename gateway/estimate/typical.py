@@ -31,14 +31,14 @@ from gateway.execution.documents import Document
 from gateway.execution.engine import Engine
 from gateway.execution.limits import Limits
 from gateway.execution.response import ResponseSize
-from gateway.schema import SCHEMA
+from gateway.schema import GRAPHQL_SCHEMA
 from gateway.schema.context import Context
 from gateway.settings import Settings
 from gateway.upstream.client import Client
 from gateway.upstream.resources import RESOURCES
 
 _KEY = "check"
-_ROOTS: dict[str, Any] = SCHEMA._schema.query_type.fields  # type: ignore[union-attr]  # noqa: SLF001 - see `execution.engine`
+_ROOTS: dict[str, Any] = GRAPHQL_SCHEMA.query_type.fields  # type: ignore[union-attr]
 _LISTS = [name for name, field in _ROOTS.items() if "totalCount" in getattr(get_named_type(field.type), "fields", ())]
 _SIZES = Document(parse("{" + " ".join(f"{name}(first: 100) {{ totalCount }}" for name in _LISTS) + "}"))
 _SETTINGS = Settings(upstream_url="http://demo", max_rest_calls=1_000_000, quota_reserve=0, deadline=3600.0)
@@ -83,7 +83,7 @@ class _Filler(Visitor):
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__()
-        self.info = TypeInfo(SCHEMA._schema)  # noqa: SLF001 - see `execution.engine`
+        self.info = TypeInfo(GRAPHQL_SCHEMA)
         self._left = {resource.type_name: iter([*getattr(workspace, name)]) for name, resource in RESOURCES.items()}
         self._ids: dict[tuple[str, str], str] = {}
 
@@ -110,7 +110,7 @@ class _Filler(Visitor):
         operation = next(node for node in document.definitions if isinstance(node, ast.OperationDefinitionNode))
         values: dict[str, Any] = {}
         for definition in operation.variable_definitions or ():
-            type_: Any = type_from_ast(SCHEMA._schema, definition.type)  # noqa: SLF001
+            type_: Any = type_from_ast(GRAPHQL_SCHEMA, definition.type)
             if definition.default_value is None and is_non_null_type(type_):
                 values[definition.variable.name.value] = self._value(get_named_type(type_), "")
         return values

@@ -23,7 +23,7 @@ from graphql.language import OperationType, ast, print_ast
 
 from gateway.dataloaders.planner import pages_to_read
 from gateway.estimate.sizes import Sizes
-from gateway.schema import SCHEMA
+from gateway.schema import GRAPHQL_SCHEMA
 from gateway.schema.queries import OWNED
 from gateway.schema.selection import collect_fields, response_key
 from gateway.upstream.resources import MAX_LIMIT, RESOURCES, PageRequest, Resource, Size
@@ -35,7 +35,6 @@ Fields = list[ast.FieldNode]
 """The fields of one response key."""
 Fragments = Mapping[str, ast.FragmentDefinitionNode]
 
-_SCHEMA = SCHEMA._schema  # noqa: SLF001 - see `execution.engine`
 _RESOURCES = {resource.type_name: resource for resource in RESOURCES.values()}
 _FREE = {"id", "__typename"}
 """Fields of an object that need no call if its id is known."""
@@ -281,7 +280,7 @@ class _Run:
     def start(self, roots: Iterable[Fields]) -> None:
         """Ask for the root fields, and for what is below them level by level."""
         mutation = self._reader.operation.operation is OperationType.MUTATION
-        root = _Objects(_SCHEMA.mutation_type if mutation else _SCHEMA.query_type, frozenset(), [])  # type: ignore[arg-type]
+        root = _Objects(GRAPHQL_SCHEMA.mutation_type if mutation else GRAPHQL_SCHEMA.query_type, frozenset(), [])  # type: ignore[arg-type]
         level: list[_Objects] = []
         objects: dict[str, set[_Key]] = {name: set() for name in RESOURCES}
         owned: dict[str, set[_Key]] = {name: set() for name in self._owned}

@@ -26,7 +26,7 @@ from gateway.execution.executor import BoundedExecutor, CompiledExecutor, Counts
 from gateway.execution.limits import LimitExceeded, Limits, check_document, check_text
 from gateway.execution.response import Bounds, Pace, ResponseSize, ResponseTooLarge
 from gateway.execution.validation import MAX_ERRORS, Validator
-from gateway.schema import SCHEMA
+from gateway.schema import GRAPHQL_SCHEMA
 from gateway.schema.context import Context
 from gateway.upstream.errors import ErrorCode
 
@@ -54,9 +54,8 @@ class Engine:
         self.counts = Counts()
         """Selections compiled, and left to graphql-core."""
         self._compiled = compiled
-        self._schema = SCHEMA._schema  # noqa: SLF001 - Strawberry keeps graphql-core's schema there, and offers no other way
         self._limits = limits
-        self._validator = Validator(self._schema, introspection=introspection)
+        self._validator = Validator(GRAPHQL_SCHEMA, introspection=introspection)
         self.documents = DocumentCache(max_bytes)
 
     def prepare(self, text: str, holder: bytes = ANYBODY) -> Document:
@@ -110,7 +109,7 @@ class Engine:
         bounds = Bounds(context.session, size, self._pace)
         try:
             if self._compiled:
-                plans = document.plans(self._schema, operation_name)
+                plans = document.plans(GRAPHQL_SCHEMA, operation_name)
                 kept = plans.selections
                 if plans.query and (data := await answer(plans, self.counts, context, variables or {}, bounds)):
                     if plans.selections != kept:
@@ -133,10 +132,10 @@ class Engine:
         executor: type[BoundedExecutor] = BoundedExecutor
         options: dict[str, Any] = {"bounds": bounds}
         if self._compiled:
-            plans = document.plans(self._schema, operation_name)
+            plans = document.plans(GRAPHQL_SCHEMA, operation_name)
             executor, options = CompiledExecutor, options | {"plans": plans, "counts": self.counts}
         result = execute(
-            self._schema,
+            GRAPHQL_SCHEMA,
             document.node,
             context_value=context,
             variable_values=variables,

@@ -88,7 +88,7 @@ class Counts(msgspec.Struct):
     """Left to graphql-core: not covered, or given up on the way."""
 
 
-class Query(NamedTuple):
+class CompiledRun(NamedTuple):
     """One run of a query: all of graphql-core's executor that compiled selections ask for."""
 
     context_value: Context
@@ -438,7 +438,7 @@ async def answer(
         ResponseTooLarge: the answer would be.
     """
     try:
-        run = Query(context, plans.coerce(variables))
+        run = CompiledRun(context, plans.coerce(variables))
         selections = plans.under(run.variable_values.coerced)
         if plans.query not in selections:
             plans.build(raw_variable_values=variables, plans=plans, counts=counts, bounds=bounds).find_root(plans.query)

@@ -15,7 +15,6 @@ from graphql import (
     FieldNode,
     GraphQLError,
     GraphQLSchema,
-    InlineFragmentNode,
     OperationDefinitionNode,
     OverlappingFieldsCanBeMergedRule,
     SelectionSetNode,
@@ -31,6 +30,8 @@ from graphql.utilities.sort_value_node import sort_value_node
 from graphql.validation import NoSchemaIntrospectionCustomRule
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
+
+from gateway.schema.selection import collect_fields, response_key
 
 Rule = type[ASTValidationRule]
 
@@ -63,7 +64,8 @@ class SameFieldsMerge(ValidationRule):
                 continue
             seen.add(key)
             groups: dict[str, list[FieldNode]] = {}
-            self._collect(sets, groups)
+            for field in collect_fields(sets, self._context.get_fragment):
+                groups.setdefault(response_key(field), []).append(field)
             for name, fields in groups.items():
                 if reason := _conflict(fields):
                     self._context.report_error(
@@ -79,22 +81,6 @@ class SameFieldsMerge(ValidationRule):
                         self._context.report_error(GraphQLError(_TOO_NESTED, fields[0]))
                     else:
                         merged.append((below, nested))
-
-    def _collect(self, sets: list[SelectionSetNode], groups: dict[str, list[FieldNode]]) -> None:
-        """Group the fields of selection sets by response name; each fragment counts once."""
-        spread: set[str] = set()
-        while sets:
-            for node in sets.pop().selections:
-                if isinstance(node, FieldNode):
-                    groups.setdefault((node.alias or node.name).value, []).append(node)
-                elif isinstance(node, InlineFragmentNode):
-                    sets.append(node.selection_set)
-                elif node.name.value not in spread:  # type: ignore[attr-defined]
-                    name: str = node.name.value  # type: ignore[attr-defined]
-                    spread.add(name)
-                    fragment = self._context.get_fragment(name)
-                    if fragment:
-                        sets.append(fragment.selection_set)
 
 
 class Validator:

@@ -38,7 +38,7 @@ class Edge(msgspec.Struct, Generic[Row]):
         return _cursor(self.offset, self.scope)
 
 
-class PageInfo(msgspec.Struct):
+class WindowInfo(msgspec.Struct):
     """Where a window lies in its list."""
 
     has_next_page: bool
@@ -47,7 +47,7 @@ class PageInfo(msgspec.Struct):
     end_cursor: str | None
 
 
-class Connection(msgspec.Struct, Generic[Row]):
+class Window(msgspec.Struct, Generic[Row]):
     """A window of a list: rows from offset `start`, of `total_count` in all."""
 
     nodes: list[Row]
@@ -61,13 +61,13 @@ class Connection(msgspec.Struct, Generic[Row]):
         return [Edge(node, offset, self.scope) for offset, node in enumerate(self.nodes, self.start)]
 
     @property
-    def page_info(self) -> PageInfo:
+    def page_info(self) -> WindowInfo:
         """Where this window lies."""
         stop = self.start + len(self.nodes)
         ends = (_cursor(self.start, self.scope), _cursor(stop - 1, self.scope)) if self.nodes else (None, None)
         # an empty page has no cursor to go on from, whatever the total promises
         more = bool(self.nodes) and stop < self.total_count
-        return PageInfo(more, min(self.start, self.total_count) > 0, *ends)
+        return WindowInfo(more, min(self.start, self.total_count) > 0, *ends)
 
 
 @lru_cache(maxsize=1024)
@@ -81,7 +81,7 @@ def _cursor(offset: int, scope: str) -> str:
 
 async def connect(
     fetch: Fetch[Row], first: int, after: str | None, *, filters: tuple[object, ...], total: int | None
-) -> Connection[Row]:
+) -> Window[Row]:
     """Load the window of `first` rows behind the cursor `after`, in one REST call where a page covers it.
 
     Args:
@@ -119,7 +119,7 @@ async def connect(
         stop = min(start + first, total)
         at = next((at for at in range(start, stop) if at not in rows), stop)
         if at >= stop or (len(rows), least) == before:
-            return Connection([rows[i] for i in range(start, at)], min(total, MAX_INT), start, scope)
+            return Window([rows[i] for i in range(start, at)], min(total, MAX_INT), start, scope)
 
 
 def _offset(cursor: str, scope: str) -> int:

@@ -10,7 +10,7 @@ from strawberry import UNSET
 
 from gateway.dataloaders.loaders import Ahead
 from gateway.schema.context import Info, reaches_numbers
-from gateway.schema.pagination import Connection, connect
+from gateway.schema.pagination import Window, connect
 from gateway.schema.types import Agent, AgentConnection, PhoneNumber, PhoneNumberConnection, RateLimit, known
 from gateway.upstream import errors, models
 from gateway.upstream.quota import QuotaState
@@ -65,7 +65,7 @@ class Query:
             str | None,
             strawberry.argument(description="Only agents with this in name or description, in any case of letters."),
         ] = UNSET,
-    ) -> Connection[models.AgentRow]:
+    ) -> Window[models.AgentRow]:
         """Load a page of agents."""
         known(status)
         if search and len(search) > MAX_SEARCH:
@@ -107,7 +107,7 @@ class Query:
         status: Annotated[
             models.PhoneNumberStatus | None, strawberry.argument(description="Only numbers in this state.")
         ] = UNSET,
-    ) -> Connection[models.PhoneNumberRow]:
+    ) -> Window[models.PhoneNumberRow]:
         """Load a page of numbers."""
         known(status)
         loaders, status = info.context.loaders, status or None

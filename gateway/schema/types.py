@@ -179,7 +179,7 @@ class Agent:
 
 @strawberry.type(description="Where a page lies in its list.")
 class PageInfo:
-    """Reads a `pagination.PageInfo`."""
+    """Reads a `pagination.WindowInfo`."""
 
     has_next_page: bool = strawberry.field(description="Whether there is more behind endCursor.")
     has_previous_page: bool = strawberry.field(description="Whether there is more before startCursor.")
@@ -199,7 +199,7 @@ class AgentEdge:
 
 @strawberry.type(description="A page of agents. One REST call, at most two.")
 class AgentConnection:
-    """Reads a `pagination.Connection`."""
+    """Reads a `pagination.Window`."""
 
     edges: list[AgentEdge] = strawberry.field(description="The agents with their cursors.")
     nodes: list[Agent] = strawberry.field(description="The agents.")
@@ -217,7 +217,7 @@ class PhoneNumberEdge:
 
 @strawberry.type(description="A page of phone numbers. One REST call, at most two.")
 class PhoneNumberConnection:
-    """Reads a `pagination.Connection`."""
+    """Reads a `pagination.Window`."""
 
     edges: list[PhoneNumberEdge] = strawberry.field(description="The numbers with their cursors.")
     nodes: list[PhoneNumber] = strawberry.field(description="The numbers.")

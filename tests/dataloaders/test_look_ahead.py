@@ -11,6 +11,7 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from gateway.execution.documents import Document
 from gateway.execution.executor import Counts, answer
+from gateway.schema import graphql_schema
 from gateway.schema.context import Context, Info, Look, reaches_numbers
 from gateway.schema.types import SCALARS, AgentConnection
 from gateway.settings import load
@@ -48,7 +49,7 @@ class Watched(Context):
     ],
 )
 async def test_a_list_of_agents_knows_whether_their_numbers_are_wanted(text: str, *, reaches: bool) -> None:
-    schema = strawberry.Schema(Probe, config=StrawberryConfig(scalar_map=SCALARS))._schema
+    schema = graphql_schema(strawberry.Schema(Probe, config=StrawberryConfig(scalar_map=SCALARS)))
     context = Watched(await Client(load({}, {"upstream_url": UPSTREAM})).session("demo", "id"))
     context.seen = []
     document = parse(text)

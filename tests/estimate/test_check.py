@@ -13,7 +13,7 @@ from gateway.cli import main
 from gateway.demo.rest_api import Workspace, sample_workspace
 from gateway.estimate.typical import Typical
 from gateway.estimate.worst_case import DEFAULT_FIRST, costliest, worst_case
-from gateway.schema import SCHEMA
+from gateway.schema import GRAPHQL_SCHEMA
 from tests.harness import open_gateway
 
 ROW = "id name numbers { phoneNumber }"
@@ -172,8 +172,8 @@ async def test_fills_in_what_only_a_client_knows(text: str, calls: int) -> None:
 
 
 def test_a_list_is_taken_for_as_long_as_the_schema_says() -> None:
-    assert SCHEMA._schema.query_type
-    assert SCHEMA._schema.query_type.fields["agents"].args["first"].default_value == DEFAULT_FIRST
+    assert GRAPHQL_SCHEMA.query_type
+    assert GRAPHQL_SCHEMA.query_type.fields["agents"].args["first"].default_value == DEFAULT_FIRST
 
 
 def check(folder: Path, files: Mapping[str, str], *options: str, **environ: str) -> Result:

@@ -1,26 +1,17 @@
 """Compiled execution of what no schema of ours has, most of which it leaves to graphql-core."""
 
 import enum
-from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
 import strawberry
-from graphql import GraphQLObjectType, execute, introspection_types, parse
+from graphql import execute, parse
 
 from gateway.execution.documents import Document
 from gateway.execution.executor import CompiledExecutor, Counts, answer
+from gateway.schema import graphql_schema
 from tests.harness import bounds
-
-
-@pytest.fixture(autouse=True)
-def introspection() -> Iterator[None]:
-    """Keep the introspection of the gateway's schema: each Strawberry schema replaces that of all others."""
-    field = cast("GraphQLObjectType", introspection_types["__Type"]).fields["isOneOf"]
-    resolve = field.resolve
-    yield
-    field.resolve = resolve
 
 
 @strawberry.enum
@@ -86,7 +77,7 @@ async def test_a_leaf_is_its_own_answer_where_its_type_is_right(source: Thing, r
         async def plain(self, info: strawberry.Info) -> Thing:  # noqa: ARG002
             return source
 
-    plans = Document(parse("{ plain { size mood } }")).plans(strawberry.Schema(Query)._schema, None)
+    plans = Document(parse("{ plain { size mood } }")).plans(graphql_schema(strawberry.Schema(Query)), None)
     context: Any = None
 
     data = await answer(plans, Counts(), context, {}, bounds())
@@ -106,7 +97,7 @@ async def test_a_leaf_is_its_own_answer_where_its_type_is_right(source: Thing, r
 async def test_what_no_schema_of_ours_has_is_graphql_cores(
     text: str, data: dict[str, object], fallen_back: int
 ) -> None:
-    document, schema, counts = parse(text), strawberry.Schema(OddQuery)._schema, Counts()
+    document, schema, counts = parse(text), graphql_schema(strawberry.Schema(OddQuery)), Counts()
     plans = Document(document).plans(schema, None)
     context: Any = None
 

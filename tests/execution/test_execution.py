@@ -17,7 +17,7 @@ from gateway.execution.errors import RequestError
 from gateway.execution.executor import MAX_CONDITIONS
 from gateway.execution.limits import Limits
 from gateway.execution.response import ResponseSize
-from gateway.schema import SCHEMA
+from gateway.schema import GRAPHQL_SCHEMA
 from gateway.schema.context import Context
 from gateway.settings import load
 from gateway.upstream import errors
@@ -212,14 +212,14 @@ async def test_variables_that_do_not_fit_are_graphql_cores_to_refuse(
 
 async def test_refuses_an_operation_that_the_document_does_not_have(bench: Bench) -> None:
     with pytest.raises(RequestError):
-        bench.engine.prepare("query A { __typename }").plans(SCHEMA._schema, "B")
+        bench.engine.prepare("query A { __typename }").plans(GRAPHQL_SCHEMA, "B")
 
 
 def test_keeps_what_is_compiled_for_a_bounded_number_of_conditions() -> None:
     names = [f"v{at}" for at in range(6)]
     declared = ", ".join(f"${name}: Boolean{'!' * (at % 2)}" for at, name in enumerate(names))
     document = parse(f"query({declared}, $other: [Int!]) {{ a }}")
-    plans = Document(document).plans(SCHEMA._schema, None)
+    plans = Document(document).plans(GRAPHQL_SCHEMA, None)
 
     kept = [plans.under({name: bool(bits >> at & 1) for at, name in enumerate(names)}) for bits in range(64)]
 

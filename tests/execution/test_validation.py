@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.execution.validation import SameFieldsMerge
-from gateway.schema import SCHEMA
+from gateway.schema import GRAPHQL_SCHEMA
 from tests.harness import Gateway, open_gateway
 
-CORE: GraphQLSchema = SCHEMA._schema
+CORE: GraphQLSchema = GRAPHQL_SCHEMA
 
 
 def selection(names: list[str], depth: int) -> st.SearchStrategy[str]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.demo.rest_api import sample_workspace
-from gateway.schema.pagination import Connection, connect
+from gateway.schema.pagination import Window, connect
 from gateway.upstream.models import AgentRow, AgentStatus, AgentType, Listing, Pagination
 from gateway.upstream.resources import PageRequest, believed
 from tests.harness import Gateway, errors_of, open_gateway
@@ -47,13 +47,13 @@ class List:
 
 def after(start: int) -> str | None:
     """The cursor in front of row `start`, made by the connection itself."""
-    return Connection([row(0)], start, start - 1, SCOPE).page_info.end_cursor if start else None
+    return Window([row(0)], start, start - 1, SCOPE).page_info.end_cursor if start else None
 
 
 SCOPE = asyncio.run(connect(List(0).fetch, 1, None, filters=("x",), total=None)).scope
 
 
-def run(rows: List, start: int, first: int, total: int | None = None) -> Connection[AgentRow]:
+def run(rows: List, start: int, first: int, total: int | None = None) -> Window[AgentRow]:
     return asyncio.run(connect(rows.fetch, first, after(start), filters=("x",), total=total))
 
 
