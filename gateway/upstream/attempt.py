@@ -140,8 +140,10 @@ class _Receiver:
             raise errors.Mismatch(field="X-Request-Id")
         self.status = status
         self._headers = headers
-        names = (name.strip() for name in headers.get("content-encoding", "").lower().split(","))
-        codings = [name for name in names if name not in {"", "identity"}]
+        encoding = headers.get("content-encoding")
+        if not encoding:
+            return
+        codings = [name for part in encoding.lower().split(",") if (name := part.strip()) not in {"", "identity"}]
         if len(codings) == 1 and codings[0] in _CODINGS:
             self._decompressor = _Decompressor()
         elif codings:

@@ -70,7 +70,8 @@ class Pool:
         self._path = url.path.rstrip("/")
         named = f"[{self._host}]" if ":" in self._host else self._host
         default_port = url.port in {None, 443 if encrypted else 80}
-        self._head = [f"Host: {named if default_port else f'{named}:{url.port}'}", f"User-Agent: {USER_AGENT}"]
+        host = named if default_port else f"{named}:{url.port}"
+        self._host_lines = f"Host: {host}\r\nUser-Agent: {USER_AGENT}\r\n"
         self._timeout = settings.upstream_timeout
         self._pool_timeout = settings.deadline
         self._free = settings.upstream_connections
@@ -133,16 +134,13 @@ class Pool:
 
     def _serialise(self, request: Request) -> bytes:
         method, target, headers, body, _ = request
-        lines = [f"{method} {self._path}{target} HTTP/1.1", *self._head]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        if body is not None:
-            lines.append(f"Content-Length: {len(body)}")
-        lines += ("", "")
         # whatever breaks a line is not printable
-        if " " in target or not "".join(lines).isprintable():
+        if " " in target or not f"{target}{''.join(headers.values())}".isprintable():
             raise InvalidRequest("The target or a header cannot be sent.")
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        length = "" if body is None else f"Content-Length: {len(body)}\r\n"
         try:
-            head = "\r\n".join(lines).encode("latin-1")
+            head = f"{method} {self._path}{target} HTTP/1.1\r\n{self._host_lines}{lines}{length}\r\n".encode("latin-1")
         except UnicodeEncodeError as error:
             raise InvalidRequest("The target or a header cannot be sent.") from error
         return head if body is None else head + body
