@@ -16,10 +16,10 @@ from gateway.execution.documents import Document
 from gateway.execution.engine import Engine, is_mutation
 from gateway.execution.errors import INTERNAL, RequestError, field_errors, request_error
 from gateway.execution.response import ResponseSize, ResponseTooLarge, encode
-from gateway.http.compression import MIN_SIZE, compress
+from gateway.http.compression import COMPRESS, COMPRESS_IN_THREAD, MAX_INLINE, MIN_SIZE
 from gateway.http.disconnect import CancelOnDisconnect, Disconnected
 from gateway.http.middleware import RequestRecord
-from gateway.http.negotiation import GRAPHQL, HTML, JSON, negotiate
+from gateway.http.negotiation import GRAPHQL, HTML, JSON, choose_coding, negotiate
 from gateway.http.persisted_documents import Documents
 from gateway.http.request import (
     METHODS,
@@ -197,9 +197,12 @@ class Endpoint:
         request.record.codes = [
             str(error["extensions"]["code"]) for _, body, _ in results for error in body.get("errors", ())
         ]
-        coding = None
-        if len(content) >= MIN_SIZE:
-            content, coding = await compress(content, request.headers.get(b"accept-encoding", b""))
+        accept_encoding = request.headers.get(b"accept-encoding", b"")
+        coding = choose_coding(accept_encoding) if len(content) >= MIN_SIZE else None
+        if coding and len(content) > MAX_INLINE:
+            content = await asyncio.to_thread(COMPRESS_IN_THREAD[coding], content)
+        elif coding:
+            content = COMPRESS[coding](content)
         status, allow = (results[0].status, results[0].allow) if request.record.operations is None else (200, None)
         headers = [
             _CONTENT_TYPES[GRAPHQL if request.media_type == GRAPHQL else JSON],

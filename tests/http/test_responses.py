@@ -2,15 +2,17 @@
 
 import gzip
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 from backports import zstd
 
+from gateway.demo.rest_api import sample_workspace
 from gateway.execution.engine import Engine
 from gateway.execution.limits import Limits
-from gateway.http.compression import MAX_INLINE, MIN_SIZE, compress
+from gateway.http.compression import MAX_INLINE, MIN_SIZE
 from gateway.http.endpoint import Endpoint
 from gateway.http.middleware import RequestLogging
 from gateway.http.negotiation import choose_coding
@@ -112,14 +114,22 @@ def test_chooses_the_preferred_content_coding(accepted: str, coding: str | None)
     assert choose_coding(accepted.encode()) == coding
 
 
-@pytest.mark.parametrize("size", [MIN_SIZE, MAX_INLINE + 1])
-async def test_compresses_large_responses(size: int) -> None:
-    content = b"0123456789abcdef" * (size // 16 + 1)
+@pytest.mark.parametrize("fields", [1, 200])
+@pytest.mark.parametrize(("coding", "decompress"), [("gzip", gzip.decompress), ("zstd", zstd.decompress)])
+async def test_compresses_large_responses(fields: int, coding: str, decompress: Callable[[bytes], bytes]) -> None:
+    aliases = " ".join(f"f{at}: phoneNumber" for at in range(fields))
+    body = json.dumps({"query": f"{{ phoneNumbers(first: 100) {{ nodes {{ id {aliases} }} }} }}"})
+    headers = {"X-API-Key": "demo", "Content-Type": "application/json", "Accept-Encoding": coding}
+    spaces = {"demo": sample_workspace(agents=40, numbers=100)}
 
-    gzipped, zstded = await compress(content, b"gzip"), await compress(content, b"zstd")
+    async with open_gateway(workspaces=spaces, settings={"max_aliases": "1000"}) as gateway:
+        request = gateway.http.stream("POST", "/graphql", content=body, headers=headers)
+        async with request as response:
+            content = decompress(b"".join([chunk async for chunk in response.aiter_raw()]))
 
-    assert (gzip.decompress(gzipped[0]), gzipped[1]) == (content, "gzip")
-    assert (zstd.decompress(zstded[0]), zstded[1]) == (content, "zstd")
+    assert response.headers["content-encoding"] == coding
+    assert len(json.loads(content)["data"]["phoneNumbers"]["nodes"]) == 100
+    assert (len(content) > MAX_INLINE) == (fields > 1)
 
 
 async def test_compresses_by_accept_encoding(gateway: Gateway) -> None:
