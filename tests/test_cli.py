@@ -212,6 +212,12 @@ def test_warns_if_clients_may_use_the_gateways_key_and_does_not_show_it() -> Non
     assert "s3cret" not in result.output
 
 
+def test_warns_if_any_host_may_use_the_gateways_key() -> None:
+    result, _ = run_until(signal.SIGTERM, lambda _: None, "serve", "--upstream-api-key", "s", "--allowed-hosts", "*")
+
+    assert "GATEWAY_ALLOWED_HOSTS=* lets any web page use that key by DNS rebinding" in result.stderr
+
+
 def test_warns_if_keys_are_sent_unencrypted() -> None:
     far, _ = run_until(signal.SIGTERM, lambda _: None, "serve", "--upstream-url", "http://far.example")
     near, _ = run_until(signal.SIGTERM, lambda _: None, "serve", "--upstream-url", "http://[::1]:9")
@@ -292,6 +298,17 @@ def test_demo_without_graphiql_does_not_mention_it() -> None:
     assert page == 400
     assert "  GraphQL    http://" in result.stdout
     assert "GraphiQL" not in result.stdout
+
+
+def test_demo_calls_its_rest_api_whatever_hosts_are_allowed() -> None:
+    def visit(address: str) -> Any:
+        headers = {"X-API-Key": "demo", "Host": "demo.example.com"}
+        body = {"query": "{ agents { totalCount } }"}
+        return httpx.post(f"{address}/graphql", json=body, headers=headers, timeout=20).json()["data"]
+
+    _, data = run_until(signal.SIGINT, visit, "demo", "--allowed-hosts", "demo.example.com")
+
+    assert data == {"agents": {"totalCount": 12}}
 
 
 def test_demo_uses_its_own_rest_api_in_any_environment() -> None:

@@ -83,17 +83,9 @@ def test_checks_the_host_on_loopback_without_a_fallback_key(command: tuple[str, 
     assert statuses == [200, 400]
 
 
-def test_a_demo_calls_itself_whatever_hosts_are_allowed() -> None:
+def test_a_demo_refuses_hosts_that_are_not_allowed() -> None:
     with started("demo", "--allowed-hosts", "demo.example.com") as process:
-        statuses = [asked(process, host) for host in ("demo.example.com", "localhost")]
-        answer = httpx.post(
-            f"{process.address}/graphql",
-            json={"query": "{ agents { totalCount } }"},
-            headers={"Host": "demo.example.com", "X-API-Key": "demo"},
-        )
-
-    assert statuses == [200, 400]
-    assert answer.json()["data"] == {"agents": {"totalCount": 12}}
+        assert [asked(process, host) for host in ("demo.example.com", "localhost")] == [200, 400]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "gateway.example.com", "localhost.example.com"])

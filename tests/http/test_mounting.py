@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.responses import PlainTextResponse
+from starlette.routing import Host, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.app import create_app
@@ -78,6 +79,17 @@ async def test_its_page_asks_below_the_path_where_it_is_mounted(mount: Callable[
     assert '"graphiql/main.js"' in page.text
     assert '"endpoint": "graphql"' in page.text
     assert (url.path, script.status_code) == ("/api/omnia/graphiql/main.js", 200)
+
+
+async def test_serves_routes_of_any_kind_beside_its_own() -> None:
+    other = PlainTextResponse("other")
+    app = create_app(
+        load({}, {"upstream_url": UPSTREAM}), routes=[Host("other.example", other), Route("/other", other)]
+    )
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as http:
+        answers = [await http.get("/other"), await http.get("/x", headers={"Host": "other.example"})]
+
+    assert [answer.text for answer in answers] == ["other", "other"]
 
 
 @pytest.mark.parametrize("path", ["/graphql", "/healthz", "/metrics"])

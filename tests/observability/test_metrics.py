@@ -3,11 +3,14 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.types import Receive, Scope, Send
 
 from gateway.app import create_app
+from gateway.http.middleware import RequestLogging
 from gateway.observability.metrics import Metrics
 from gateway.settings import load
 from tests.harness import UPSTREAM, Gateway, open_gateway
@@ -68,6 +71,22 @@ def test_the_metrics_of_several_processes_are_their_sums(tmp_path: Path) -> None
     assert 'gateway_errors_total{code="RATE_LIMITED"} 6.0' in lines
     assert 'gateway_request_seconds_bucket{le="0.025"} 6.0' in lines
     assert "gateway_rest_calls_total 2.0" in lines
+
+
+async def test_a_worker_reads_watched_numbers_after_each_request(tmp_path: Path) -> None:
+    async def app(scope: Scope, _: Receive, __: Send) -> None:
+        scope["gateway.record"].graphql = True
+
+    async def ignore(*_: Any) -> Any:
+        raise AssertionError
+
+    metrics, reads = Metrics(str(tmp_path)), iter(range(1, 100))
+    metrics.watch("gateway_watched", "Numbers read.", lambda: next(reads))
+    for _ in range(2):
+        scope = {"type": "http", "method": "POST", "headers": []}
+        await RequestLogging(app, metrics)(scope, ignore, ignore)
+
+    assert next(reads) == 3
 
 
 async def test_applications_in_one_process_count_each_for_itself(gateway: Gateway) -> None:
