@@ -253,7 +253,7 @@ async def test_an_idle_connection_is_kept_for_a_while_and_then_closed() -> None:
     assert (kept, upstream.connections) == (1, 2)
 
 
-async def test_a_connection_rests_before_another_tenant_gets_it_but_not_before_its_own() -> None:
+async def test_a_connection_is_quiet_before_another_tenant_gets_it() -> None:
     async with raw_upstream() as upstream:
         pool = Pool(limits(upstream.url, 10, 1))
 
@@ -277,7 +277,7 @@ async def test_a_connection_rests_before_another_tenant_gets_it_but_not_before_i
     assert upstream.connections == 1
 
 
-async def test_a_place_that_falls_free_while_its_connection_rests_is_given_at_once() -> None:
+async def test_a_slot_that_is_freed_in_a_quiet_period_is_granted_at_once() -> None:
     async with raw_upstream() as upstream:
         pool = Pool(limits(upstream.url, 10, 1))
         await pool.send(Request("GET", "/agents", {}, None, "a"), Taken())
@@ -300,7 +300,7 @@ def mutated(draw: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_a_connection_that_is_used_again_has_nothing_left_of_a_broken_answer(seed: int) -> None:
+async def test_a_reused_connection_has_nothing_left_of_a_broken_response(seed: int) -> None:
     draw, again = random.Random(seed), 0
     for _ in range(200):
         connection, taken = opened(Socket()), Taken()

@@ -284,7 +284,7 @@ def test_a_proxys_own_page_of_an_error_fits_and_proves_nothing() -> None:
     assert not ids.fits(ids.next(), 200, None)
 
 
-def test_an_upstream_that_stops_to_repeat_ids_is_believed_after_a_few_answers() -> None:
+def test_an_upstream_that_stops_repeating_ids_is_believed_later() -> None:
     ids = RequestIds()
 
     def repeat(times: int) -> None:
@@ -338,7 +338,7 @@ def drawn(space: Workspace, turn: int) -> list[tuple[str, Any]]:
     [(64, True), (64, False), (4, True)],
     ids=["ids repeated", "ids of its own", "few connections"],
 )
-async def test_no_tenant_sees_anothers_data_where_each_answer_comes_one_call_late(
+async def test_no_tenant_sees_anothers_data_if_responses_come_one_call_late(
     connections: int,
     repeats: bool,  # noqa: FBT001
 ) -> None:
@@ -366,7 +366,7 @@ async def test_no_tenant_sees_anothers_data_where_each_answer_comes_one_call_lat
     assert (wrong, failed < TENANTS * ROUNDS) == (0, True)  # of five times as many
 
 
-async def test_no_tenant_sees_anothers_agents_where_its_workspace_is_known() -> None:
+async def test_no_tenant_sees_anothers_agents_if_its_workspace_is_known() -> None:
     query = "{ agents(first: 5) { nodes { id } } }"
     spaces = {f"key-{i}": sample_workspace(agents=9, numbers=9, prefix=f"t{i}") for i in range(TENANTS)}
     mixed = MixedUp(spaces, every=0, repeats=False)

@@ -45,7 +45,7 @@ class Line:
     @property
     def untaken(self) -> int:
         """Places that no call holds."""
-        return self.pool._free + len(self.pool._idle)
+        return self.pool.state.free + self.pool.state.idle
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def line(upstream: RawUpstream) -> AsyncIterator[Line]:
     yield opened
     await opened.http.aclose()
     assert opened.untaken == opened.places
-    assert not opened.pool._all
+    assert not opened.pool.state.open
 
 
 async def failure(call: "asyncio.Task[Response]") -> tuple[type[BaseException], bool]:
@@ -80,7 +80,7 @@ async def test_calls_one_after_the_other_share_a_connection(upstream: RawUpstrea
 async def test_an_idle_connection_that_the_upstream_closes_is_not_used_again(upstream: RawUpstream, line: Line) -> None:
     upstream.play((answer(), "close"), (answer(b"next"), "keep"))
     await line.body()
-    await line.settle(lambda: not line.pool._idle)
+    await line.settle(lambda: not line.pool.state.idle)
 
     second = await line.body()
 
@@ -135,7 +135,7 @@ async def test_a_tenant_keeps_to_its_connection(
     await line.http.aclose()
 
 
-async def test_another_tenants_connection_is_not_used_where_it_has_something_to_read(upstream: RawUpstream) -> None:
+async def test_another_tenants_connection_with_unread_input_is_not_used(upstream: RawUpstream) -> None:
     line = Line(upstream.url, connections=2)
     for tenant in "ab":
         await line.call(tenant=tenant)
@@ -203,7 +203,7 @@ async def test_an_answer_that_comes_before_its_request_is_sent_is_taken(line: Li
     reply = await line.call(body=bytes(2**24))
 
     assert reply.status == 413
-    assert line.pool._free == 1
+    assert line.pool.state.free == 1
     left.set()
     await line.http.aclose()
     server.close()
@@ -251,10 +251,9 @@ async def test_a_place_that_comes_in_the_moment_of_giving_up_goes_to_the_next(
     upstream.play((HALF, "hang"), (answer(), "keep"))
     first, second, third = (line.call(f"/agents/{i}") for i in range(3))
     await upstream.seen.wait()
-    handed = line.pool._queue[0].slot
 
     first.cancel()
-    await line.settle(handed.done)
+    await line.settle(lambda: line.pool.state.waiting == 1)  # the second has its slot, and has not run since
     second.cancel()
 
     assert (await third).body == b"{}"
@@ -280,13 +279,10 @@ async def test_a_connection_that_closes_on_its_way_to_a_waiting_call_is_replaced
 ) -> None:
     upstream.play((answer(), "keep"), (answer(b"next"), "keep"))
     first, second = line.call(), line.call()
-    await line.settle(lambda: bool(line.pool._queue))
-    handed = line.pool._queue[0].slot
-    await line.settle(handed.done)
-    connection = handed.result()
-    assert connection
+    await line.settle(lambda: line.pool.state.waiting == 1)
+    await line.settle(lambda: line.pool.state.waiting == 0)  # the second has its slot, and has not run since
 
-    connection.abort()
+    line.pool.close_generation(0)
 
     assert [(await first).body, (await second).body] == [b"{}", b"next"]
     assert upstream.connections == 2
@@ -305,7 +301,7 @@ async def test_closing_ends_what_is_under_way(upstream: RawUpstream) -> None:
     assert [(await failure(call))[1] for call in calls] == [True, False, False, False]
     assert await failure(reading.call()) == (errors.Unavailable, False)
     assert (reading.untaken, connecting.untaken) == (1, 1)
-    assert not reading.pool._all
+    assert not reading.pool.state.open
 
 
 BAD: dict[str, tuple[str, str]] = {
@@ -339,7 +335,7 @@ async def test_what_is_no_request_is_not_sent(upstream: RawUpstream, line: Line,
 async def test_a_request_names_the_host_and_stays_below_the_base(base: str, host: str) -> None:
     pool = Pool(Settings(upstream_url=base))
 
-    request = pool._serialise(Request("POST", "/numbers", {"X-A": "é"}, b"{}"))
+    request = pool.serialise(Request("POST", "/numbers", {"X-A": "é"}, b"{}"))
 
     path = "/v1" if "/v1" in base else ""
     lines = [f"POST {path}/numbers HTTP/1.1", f"Host: {host}", "User-Agent: omnia-graphql-gateway", "X-A: é"]
@@ -397,6 +393,6 @@ async def test_no_answer_however_broken_hangs_a_call_or_costs_a_place(upstream: 
         except errors.Failed as failed:
             kinds.add(type(failed))
 
-    await line.settle(lambda: not line.pool._idle)
+    await line.settle(lambda: not line.pool.state.idle)
     assert await line.body() == b"next"
     assert kinds >= {Response, errors.BadAnswer}

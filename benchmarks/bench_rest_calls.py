@@ -1,9 +1,9 @@
-"""CPU of one GET of 1 or 17 KB, through the wire alone and through a session, by transport and calls in flight.
+"""CPU of one GET of 1 or 17 KB, through `HttpClient` alone and through a session, by transport and calls in flight.
 
 Not in the test run. A round is 400 GETs, so a round's milliseconds x 2.5 are microseconds for each:
 
     pip install -e '.[test,bench]'
-    pytest benchmarks/bench_wire.py --benchmark-timer=time.process_time --benchmark-columns=min,median
+    pytest benchmarks/bench_rest_calls.py --benchmark-timer=time.process_time --benchmark-columns=min,median
 """
 
 import asyncio
@@ -53,7 +53,7 @@ def url() -> Iterator[str]:
         upstream.terminate()
 
 
-async def through_the_wire(client: Client, key: str, read: Read) -> None:
+async def through_the_client(client: Client, key: str, read: Read) -> None:
     headers = {"X-API-Key": key, "X-Request-Id": "r1", "Accept": "application/json", "Accept-Encoding": "gzip"}
     await client.http.attempt(Request("GET", read.target, headers, None, key))
 
@@ -63,7 +63,7 @@ async def through_a_session(client: Client, key: str, read: Read) -> None:
 
 
 @pytest.mark.parametrize("transport", ["built-in", "httpx"])
-@pytest.mark.parametrize("get", [through_the_wire, through_a_session])
+@pytest.mark.parametrize("get", [through_the_client, through_a_session])
 @pytest.mark.parametrize("in_flight", [1, 20])
 @pytest.mark.parametrize("size", READS)
 def test_get(

@@ -1,4 +1,4 @@
-"""What is made of an answer, and calls over real connections that break: retried or not, charged or not."""
+"""Attempts over real connections that break: retried or not, counted or not; the error for each status."""
 
 import asyncio
 import os
