@@ -1,4 +1,4 @@
-"""The loaders: aiodataloader's hazards are closed, and an operation that is left spends nothing more."""
+"""The loaders: waiters are independent of each other, and an operation that is left spends nothing more."""
 
 import asyncio
 import gc
