@@ -420,5 +420,5 @@ class Loaders:
         return found
 
 
-def _no_id() -> errors.BadAnswer:
-    return errors.BadAnswer("The upstream's answer left out the id that this is asked for with; try again later.")
+def _no_id() -> errors.BadResponse:
+    return errors.BadResponse("The upstream's answer left out the id that this is asked for with; try again later.")

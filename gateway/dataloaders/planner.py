@@ -1,21 +1,19 @@
 """Decides how many REST calls a batch of keys or a window of a connection needs. Pure arithmetic.
 
-`loaders` asks it how to fetch K keys: one call each (singles), or the list's pages (sweep);
-`schema.pagination` asks it which page and limit cover a window. It never calls anything and knows
-nothing of tenants or time. The promise: never more than K + 1 calls for K keys that are in the list,
-while its rows hold still.
+K keys are fetched by point reads, one call each, or by a list scan. K keys that are in the list never cost more than
+K + 1 calls, while its rows do not move.
 """
 
 from gateway.upstream.resources import MAX_LIMIT, PageRequest, Size
 
 
 def pages_to_read(keys: int, missing: int, size: Size | None, read: int) -> int:
-    """Return how many more pages of the list to read together now; 0 means: ask for the rest singly.
+    """Return how many more pages of the list to read together now; 0 means point reads for the rest.
 
     Args:
-        keys: how many keys the batch began with.
+        keys: how many keys the batch started with.
         missing: how many of them would cost a call of their own now.
-        size: the list's size as last told, or None where no page was seen lately.
+        size: the list's size as last seen, or None if no page was seen lately.
         read: pages this batch has read.
     """
     if size is None:

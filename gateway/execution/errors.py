@@ -121,7 +121,7 @@ def _extensions(cause: UpstreamError) -> dict[str, Any]:
         extensions["retryAfter"] = cause.retry_after
     if cause.field_errors:
         extensions["fieldErrors"] = cause.field_errors
-    if cause.answer:
-        answer = {"status": cause.answer.status, "code": cause.answer.code, "requestId": cause.answer.request_id}
+    if cause.response:
+        answer = {"status": cause.response.status, "code": cause.response.code, "requestId": cause.response.request_id}
         extensions["upstream"] = {name: value for name, value in answer.items() if value is not None}
     return extensions

@@ -54,7 +54,7 @@ from gateway.execution.compiler import (
 )
 from gateway.execution.response import Bounds, ResponseTooLarge, encode
 from gateway.schema.context import Context
-from gateway.upstream.errors import BadAnswer
+from gateway.upstream.errors import BadResponse
 from gateway.upstream.models import Unreadable
 
 Variables = Mapping[str, object]
@@ -411,8 +411,8 @@ def _rows(rows: Rows) -> Rows:
     return rows
 
 
-def _unreadable() -> BadAnswer:
-    return BadAnswer("The upstream's answer left this value out, or it cannot be read; try again later.")
+def _unreadable() -> BadResponse:
+    return BadResponse("The upstream's answer left this value out, or it cannot be read; try again later.")
 
 
 async def _run(selection: Selection, objects: Sequence[object], run: Run, bounds: Bounds) -> Rows:

@@ -134,7 +134,7 @@ class _Receiver:
 
         Raises:
             errors.Mismatch: the request id is another attempt's.
-            errors.BadAnswer: the content encoding was not asked for.
+            errors.BadResponse: the content encoding was not asked for.
         """
         if not self._ids.fits(self._suffix, status, headers.get("x-request-id")):
             raise errors.Mismatch(field="X-Request-Id")
@@ -147,19 +147,19 @@ class _Receiver:
         if len(codings) == 1 and codings[0] in _CODINGS:
             self._decompressor = _Decompressor()
         elif codings:
-            raise errors.BadAnswer("The upstream's answer has an encoding that was not asked for; try again later.")
+            raise errors.BadResponse("The upstream's answer has an encoding that was not asked for; try again later.")
 
     def on_data(self, data: bytes) -> None:
         """Take a part of the body.
 
         Raises:
-            errors.BadAnswer: it cannot be decompressed, or the body is too large.
+            errors.BadResponse: it cannot be decompressed, or the body is too large.
         """
         if self._decompressor:
             data = self._decompressor.decompress(data, self._max_bytes + 1 - self._size)
         self._size += len(data)
         if self._size > self._max_bytes:
-            raise errors.BadAnswer(
+            raise errors.BadResponse(
                 f"The upstream's answer is larger than {self._max_bytes} bytes; ask for fewer objects at once."
             )
         if self._first is None:  # most bodies come in one part, others in a million
@@ -195,7 +195,7 @@ class _Decompressor:
         """Decompress a part, up to `limit` bytes.
 
         Raises:
-            errors.BadAnswer: it is not compressed, or something else follows.
+            errors.BadResponse: it is not compressed, or something else follows.
         """
         data, self._head, decompressed = self._head + data, b"", b""
         while data and len(decompressed) < limit:
@@ -236,18 +236,20 @@ def error_for(response: Response, key: str = "") -> errors.UpstreamError:
     elif status in {502, 503, 504}:
         error = errors.Unavailable("The upstream is not available at the moment; try again later.")
     elif status < 400:
-        error = errors.BadAnswer(f"The upstream answered with status {status}, which is not followed.")
+        error = errors.BadResponse(f"The upstream answered with status {status}, which is not followed.")
     else:
-        error = errors.BadAnswer(f"The upstream failed with status {status}; try again later.")
+        error = errors.BadResponse(f"The upstream failed with status {status}; try again later.")
     code = body.error.code if body and isinstance(body.error, models.ErrorDetail) else None
-    error.answer = summary(response, key, code and redact(code, key)[:100])
+    error.response = summary(response, key, code and redact(code, key)[:100])
     error.field_errors = _field_errors(body.details.field_errors, key) if body and body.details else None
     return error
 
 
-def summary(response: Response, key: str, code: str | None = None) -> errors.Answer:
+def summary(response: Response, key: str, code: str | None = None) -> errors.ErrorResponse:
     """Return status, code and request id of a response, without the API key."""
-    return errors.Answer(response.status, code, redact(response.headers.get("x-request-id", ""), key)[:100] or None)
+    return errors.ErrorResponse(
+        response.status, code, redact(response.headers.get("x-request-id", ""), key)[:100] or None
+    )
 
 
 def redact(text: str, key: str) -> str:
@@ -292,5 +294,5 @@ def _failure(error: TransportError, timeout: float, *, head_received: bool) -> e
     return failed
 
 
-def _unreadable() -> errors.BadAnswer:
-    return errors.BadAnswer("The upstream's answer broke off or could not be read; try again later.")
+def _unreadable() -> errors.BadResponse:
+    return errors.BadResponse("The upstream's answer broke off or could not be read; try again later.")

@@ -278,7 +278,7 @@ class Session:
             return await self._write(method, write)
         except errors.Rejected as error:
             # the vendor's page says PUT, its newer documents PATCH: the upstream's response settles it
-            if method != "PUT" or error.answer is None or error.answer.status != 405:
+            if method != "PUT" or error.response is None or error.response.status != 405:
                 raise
         self.client.update_method = "PATCH"
         return await self._write("PATCH", write)
@@ -526,7 +526,7 @@ class Call:
 
         Raises:
             errors.Mismatch: it is the response to another call.
-            errors.BadAnswer: it cannot be decoded.
+            errors.BadResponse: it cannot be decoded.
         """
         response = self._response
         assert response  # noqa: S101 - it was sent
@@ -536,8 +536,8 @@ class Call:
         except errors.Mismatch as error:
             self._client.http.report_mismatch(response.generation, error)
             raise
-        except errors.BadAnswer as error:
-            error.answer = summary(response, self._request.headers["X-API-Key"])
+        except errors.BadResponse as error:
+            error.response = summary(response, self._request.headers["X-API-Key"])
             raise
         if not response.verified:
             self._learn(response, self._client.clock())

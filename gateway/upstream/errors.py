@@ -1,12 +1,12 @@
-"""What can go wrong between the gateway and the REST API, as one tree of exceptions.
+"""The errors of REST calls, as one tree of exceptions.
 
 UpstreamError
 ├── Refused              by the gateway, before a byte was sent
 │   ├── InvalidInput         BAD_USER_INPUT: an id that must not enter a path, an argument out of range
-│   ├── NoKey                UNAUTHENTICATED: the caller sent no key
+│   ├── NoKey                UNAUTHENTICATED: the client sent no key
 │   ├── BudgetExceeded       REQUEST_LIMIT_EXCEEDED: the operation's own budget
 │   └── QuotaSpent           RATE_LIMITED: the key's quota is known to be spent
-├── Rejected             by the upstream, in words: any 4xx
+├── Rejected             by the upstream: any 4xx
 │   ├── BadInput             400, 422
 │   ├── Unauthenticated      401
 │   ├── PaymentRequired      402
@@ -14,14 +14,13 @@ UpstreamError
 │   ├── NotFound             404
 │   ├── Conflict             409
 │   └── RateLimited          429
-└── Failed               no usable answer
+└── Failed               no usable response
     ├── TimedOut             an attempt's timeout or the operation's deadline
     ├── Unavailable          no connection, 502 to 504
-    └── BadAnswer            other 5xx, a redirect, an unreadable or oversized answer
-        └── Mismatch             the answer to another call
+    └── BadResponse          other 5xx, a redirect, an unreadable or oversized response
+        └── Mismatch             the response to another call
 
-`client` raises them, `errors` turns them into GraphQL errors. Messages may be shown to callers: they
-hold no URL, no body, no key and no text of another exception. Codes: design table in the README.
+Clients see the messages: they hold no URL, no body, no key and no text of another exception.
 """
 
 from enum import StrEnum
@@ -53,8 +52,8 @@ class ErrorCode(StrEnum):
     INTERNAL_SERVER_ERROR = "INTERNAL_SERVER_ERROR"
 
 
-class Answer(Struct, frozen=True):
-    """What the upstream said of itself in an answer that failed."""
+class ErrorResponse(Struct, frozen=True):
+    """What `extensions.upstream` tells of a response."""
 
     status: int
     code: str | None = None
@@ -65,9 +64,9 @@ class UpstreamError(Exception):
     """A REST call without a usable result; `code` is the GraphQL error's `extensions.code`."""
 
     code: ClassVar[ErrorCode]
-    answer: Answer | None = None
+    response: ErrorResponse | None = None
     retry_after: int | None = None
-    """Seconds until another try can succeed, where known."""
+    """Seconds until another try can succeed, if known."""
     field_errors: dict[str, list[str]] | None = None
 
 
@@ -76,13 +75,13 @@ class Refused(UpstreamError):
 
 
 class InvalidInput(Refused):
-    """The caller's value cannot be sent."""
+    """A value of the client cannot be sent."""
 
     code = ErrorCode.BAD_USER_INPUT
 
 
 class NoKey(Refused):
-    """There is no API key to send."""
+    """The client sent no API key."""
 
     code = ErrorCode.UNAUTHENTICATED
 
@@ -100,7 +99,7 @@ class QuotaSpent(Refused):
 
 
 class Rejected(UpstreamError):
-    """A 4xx that the table does not name."""
+    """Any other 4xx."""
 
     code = ErrorCode.UPSTREAM_ERROR
 
@@ -148,35 +147,35 @@ class RateLimited(Rejected):
 
 
 class Failed(UpstreamError):
-    """No usable answer."""
+    """No usable response."""
 
     code = ErrorCode.UPSTREAM_ERROR
     reached = True
-    """Whether the upstream may have seen the call, and counted it."""
+    """Whether the upstream may have received the call, and counted it."""
 
 
 class TimedOut(Failed):
-    """Too late."""
+    """A timeout or the deadline has passed."""
 
     code = ErrorCode.UPSTREAM_TIMEOUT
 
 
 class Unavailable(Failed):
-    """Nobody there, or nobody ready."""
+    """No connection, or the upstream is not ready."""
 
     code = ErrorCode.UPSTREAM_UNAVAILABLE
 
 
-class BadAnswer(Failed):
-    """Answered, but not with what the documents promise."""
+class BadResponse(Failed):
+    """A response that is not of the documented shape."""
 
 
-class Mismatch(BadAnswer):
-    """An answer that does not belong to its request; whatever it says may be another tenant's.
+class Mismatch(BadResponse):
+    """A response that does not belong to its request; its content may be another tenant's.
 
     Args:
-        message: for callers.
-        field: of the answer that contradicts the request.
+        message: for clients.
+        field: of the response that contradicts the request.
     """
 
     def __init__(self, message: str = "", field: str = "") -> None:
@@ -197,9 +196,9 @@ BY_STATUS: dict[int, type[Rejected]] = {
 
 
 def in_doubt(error: Failed) -> Failed:
-    """Return a failed write's error with what its caller must know: it may have been carried out."""
+    """Return a failed write's error with the note that it may have been carried out."""
     if not error.reached:
         return error
     told = type(error)(f"{error} The change may have been made: read it before you try again.")
-    told.answer = error.answer
+    told.response = error.response
     return told

@@ -1,10 +1,9 @@
-"""What is known of one key's quota, from the `X-RateLimit-*` headers of its last answers. Pure.
+"""The quota of one API key, from the `X-RateLimit-*` headers of its last responses. Pure.
 
-`calls` asks it before each REST call and tells it each answer; it never waits and never calls. The
-quota is the upstream's: 1,000 calls per hour and key, told as limit, remaining and reset (unix
-seconds). It is never held longer than one window, so that a clock that is off cannot lock a key out. Nor is a key
-locked out by a mistake: while its quota is said to be spent, one call may go out after a short, growing pause, and
-its answer is believed. Headers are read in every form that is seen in the wild: decimals, dates, milliseconds, deltas.
+The upstream allows 1,000 calls per hour and key, and tells limit, remaining calls and reset (unix seconds). A state is
+kept for one window at most, so that a wrong clock cannot lock a key out. While the quota is said to be spent, one call
+may be sent after a short, growing pause, and its response is believed, so that a wrong header cannot lock a key out
+either. Headers may hold decimals, dates, milliseconds or seconds from now.
 """
 
 import math
@@ -18,15 +17,15 @@ WINDOW = 3600
 """Seconds of the upstream's quota window (vendor's page)."""
 
 UNSAID = 60
-"""Seconds to wait after a 429 that does not say how long."""
+"""Seconds to wait after a 429 without `Retry-After`."""
 LIMIT = 1000
-"""Calls per window where a response tells what is left of them, but not how many there are (vendor's page)."""
+"""Calls per window if a response tells only how many remain (vendor's page)."""
 FIRST_PAUSE, LONGEST_PAUSE = 10, 300
-"""Seconds after which a quota that is said to be spent is probed; each probe that is refused doubles them."""
+"""Seconds after which a spent quota is probed by one call; each probe that is refused doubles them."""
 DELTA = 10**8
-"""A reset below is seconds from now, not a time."""
+"""A smaller reset is seconds from now, not a time."""
 SAME_WINDOW = 60
-"""Seconds by which resets of one window may differ: a Date is as old as its answer, and has no fractions."""
+"""Seconds by which resets of one window may differ: a Date is as old as its response, and has no fractions."""
 MOST = 2**31 - 1
 """GraphQL's largest Int (specification, section 3.5.1)."""
 
@@ -45,7 +44,7 @@ class QuotaState(NamedTuple):
 
 
 class Quota:
-    """The guard of one tenant's quota; calls under way count as spent until they are answered."""
+    """One tenant's quota; calls in flight count as spent until they are answered."""
 
     def __init__(self) -> None:
         self._state: QuotaState | None = None
@@ -63,9 +62,9 @@ class Quota:
         return self._state
 
     def refuse_for(self, now: float, reserve: int = 0) -> int | None:
-        """Return for how many seconds a call must wait for the reset, or None where it may go now.
+        """Return for how many seconds a call must wait for the reset, or None if it may be sent now.
 
-        `reserve` is how many calls must be left over after it. A probe may go where nothing else is under way.
+        `reserve` calls must remain after it. A probe may be sent if nothing else is in flight.
         """
         state = self.state(now)
         spent = self._under_way + self._answered - self._learned
@@ -76,27 +75,27 @@ class Quota:
         return max(1, math.ceil(state.reset - now))
 
     def begin(self) -> int:
-        """Count a call as under way; return the answers so far, for `learn`."""
+        """Count a call as in flight; return the responses so far, for `learn`."""
         self._under_way += 1
         return self._answers
 
     def end(self) -> None:
-        """Count it as ended, however it did."""
+        """Count a call as ended."""
         self._under_way -= 1
 
     def answered(self) -> int:
-        """Count an answer that is not learned from yet, and return its number."""
+        """Count a response that is not learned from yet, and return its place in their order."""
         self._answered += 1
         return self._answered
 
-    def learned(self, number: int) -> None:
-        """Take an answer of this number as learned from, and all before it: what it tells counts them too."""
-        self._learned = max(self._learned, number)
+    def learned(self, place: int) -> None:
+        """Take a response and all before it as learned from: its headers count them."""
+        self._learned = max(self._learned, place)
 
     def learn(self, headers: Mapping[str, str], *, status: int, now: float, since: int | None = None) -> None:
-        """Take in what an answer tells; a 429 is believed whatever its headers say.
+        """Learn from a response; after a 429 the quota is spent, whatever the headers say.
 
-        `since` is what `begin` returned: where no answer has come meanwhile, none is newer than this one.
+        `since` is what `begin` returned: if no response has come meanwhile, none is newer than this one.
         """
         newest = since == self._answers
         self._answers += 1
@@ -107,14 +106,14 @@ class Quota:
             self.take(told, now, newest=newest)
             self._probe = max(self._probe, now + (wait or 0))
         elif newest and status < 500 and self._state and not self._state.remaining:
-            self._state = None  # a probe was answered, without a word on the quota
+            self._state = None  # a probe was answered, without these headers
 
     def take(self, told: QuotaState, now: float, *, newest: bool = False) -> None:
-        """Take in a state that this or another replica was told; where nothing `newest` was, answers may overtake."""
+        """Take a state from a response or another replica; unless it is the `newest`, it may have been overtaken."""
         known, remaining = self.state(now), told.remaining
         reset = min(told.reset, now + WINDOW)  # another replica's clock may be off
         if known and not newest and known.limit == told.limit and abs(known.reset - reset) < SAME_WINDOW:
-            # answers overtake each other: within one window the lowest count is the newest, and delay only adds
+            # responses overtake each other: within one window the lowest count is the newest, and delay only adds
             remaining, reset = min(known.remaining, remaining), min(known.reset, reset)
         self._state = QuotaState(told.limit, remaining, reset)
         if remaining:
@@ -126,9 +125,9 @@ class Quota:
     def _refused(
         self, told: QuotaState | None, headers: Mapping[str, str], now: float
     ) -> tuple[QuotaState, float | None]:
-        """Return what a 429 comes to, and the seconds of its Retry-After, before which nothing may go out.
+        """Return the state after a 429, and the seconds of its Retry-After.
 
-        Where it says that there is quota left, the reset has little to do with it.
+        If it says that calls remain, it is a short throttle, and the reset has little to do with it.
         """
         known = told or self.state(now) or QuotaState(LIMIT, 0, now + UNSAID)
         longest = LONGEST_PAUSE if told and told.remaining else WINDOW
@@ -138,7 +137,7 @@ class Quota:
 
 
 def _read(headers: Mapping[str, str], known: QuotaState | None, now: float) -> QuotaState | None:
-    """Return what the headers tell; what remains they must tell, anything else is as `known`, or as documented."""
+    """Return what the headers tell, None without `remaining`; limit and reset default to known or documented values."""
     limit, remaining, reset = (
         _number(headers.get(f"x-ratelimit-{name}", "")) for name in ("limit", "remaining", "reset")
     )
@@ -163,16 +162,16 @@ def _wait(reset: float, headers: Mapping[str, str], now: float) -> float:
 
 
 def _number(value: str) -> float | None:
-    """Return a number from a header that may have been sent twice (the last one counts) and may have parameters."""
+    """Return the value of a header that may have been sent twice (the last one counts) and may have parameters."""
     try:
-        number = float(value.rpartition(", ")[2].partition(";")[0])
+        found = float(value.rpartition(", ")[2].partition(";")[0])
     except ValueError:
         return None
-    return None if math.isnan(number) else number
+    return None if math.isnan(found) else found
 
 
 def _upstream_now(headers: Mapping[str, str], now: float) -> float:
-    """Return the upstream's own clock where it tells it, because the reset is given in its time."""
+    """Return the upstream's clock if it tells it, because the reset is given in its time."""
     return _timestamp(headers.get("date", "")) or now
 
 

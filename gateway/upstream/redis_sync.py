@@ -1,11 +1,10 @@
-"""One tenant's knowledge shared by all replicas of the gateway, through one Redis stream for each tenant.
+"""Shares caches, quota and list sizes between all replicas of the gateway, through one Redis stream for each tenant.
 
-A stream is the log of what replicas have read and written. Each replica reads it when an operation begins and fills
-its own memory from it, so an answer read by one is known to all and a write by one is seen by the next operation of
-another. Bodies lie beside the log, for as long as they may be served. A log that has lost entries, or that an empty
-Redis begins anew, makes a replica forget what it remembers. Redis is never needed: where it is slow, full or gone the
-gateway goes on in memory, with one warning. Values carry no API key and expire. Redis-py is kept by Redis itself;
-Valkey speaks the same protocol.
+A stream is the log of reads and writes. Each replica reads it when an operation starts and fills its own cache from it,
+so that a response read by one is cached by all, and a write by one is seen by the next operation of another. Bodies are
+stored beside the log for as long as they may be served. If a log has lost entries, or an empty Redis starts a new one,
+a replica clears its cache. Redis is optional at any time: if it is slow, full or gone, the gateway goes on in memory,
+with one warning. Values carry no API key and expire. Valkey speaks the same protocol.
 """
 
 import asyncio
@@ -27,13 +26,13 @@ from gateway.upstream.resources import RESOURCES, WRITTEN, Read, Size
 from gateway.upstream.tenants import Tenant, Tenants, name_of
 
 PAUSE = 5.0
-"""Seconds without Redis after it failed."""
+"""Seconds for which Redis is not used after it failed."""
 IDENTITY = "omnia:identity"
 IDENTITY_LASTS = 30 * 24 * 3600
-"""Seconds for which the secret that names tenants outlives the last start of a replica."""
+"""Seconds for which the secret that names tenants is kept after the last start of a replica."""
 
 MAX_UNSENT = 1000
-"""Writes of one tenant that are kept until Redis takes them; after more, replicas are told that all is stale."""
+"""Writes of one tenant that are kept until Redis accepts them; after more, replicas are told that all is stale."""
 DOCUMENT_LASTS = 24 * 3600
 """Seconds for which a persisted document is kept; a client that needs it later sends it once more."""
 DOCUMENT_BYTES = 16 * 1024
@@ -43,10 +42,10 @@ HOLDER_BYTES = 1024 * 1024
 
 
 class Learned(msgspec.Struct, tag=True):
-    """An answer: what was asked, the key of its body (or none), and what it told of size and quota.
+    """A response: its read, the key of its body (or none), and what it told of size and quota.
 
-    `base` is the write that its reader knew of when it asked: the answer is older than any later one. In the log, `at`
-    and the quota's reset are seconds from the moment of telling, so that replicas' clocks are never compared.
+    `base` is the last write that the reader knew of when it sent the request: the response is older than any later one.
+    In the log, `at` and the quota's reset are seconds relative to the entry: replicas' clocks are never compared.
     """
 
     read: Read
@@ -73,14 +72,14 @@ _EVERYTHING = Wrote("", None, [], everything=True)
 
 
 class Replicas:
-    """This replica's part in what all replicas know.
+    """This replica's connection to all others.
 
     Args:
         url: of Redis or Valkey; may hold a password, and is never shown.
-        lasts: seconds for which an answer may be served, at the most.
-        remember: whether answers are remembered at all, or only quota and sizes shared.
-        tenants: named by the secret that all replicas share, once Redis has told it.
-        timeout: seconds that Redis may take for one command; a REST call takes longer.
+        lasts: seconds for which a response may be served, at most.
+        remember: whether responses are cached at all, or only quota and sizes shared.
+        tenants: named by the secret that all replicas share, once it is known.
+        timeout: seconds for one command.
         clock: unix seconds.
     """
 
@@ -89,7 +88,7 @@ class Replicas:
     ) -> None:
         self.failures = 0
         """Commands that failed, for the metric."""
-        once_more = Retry(NoBackoff(), 1)  # on a new connection, where Redis has closed the old one
+        once_more = Retry(NoBackoff(), 1)  # on a new connection, if Redis has closed the old one
         self._redis = Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=once_more)
         self._timeout = timeout
         self._tenants = tenants
@@ -100,31 +99,31 @@ class Replicas:
         self._me = secrets.token_hex(8).encode()
         self._identity = b""
         self._owing: dict[Tenant, float] = {}
-        """Tenants with writes that are not told yet, by the time of the last."""
+        """Tenants with writes that are not in the log yet, with the time of the last."""
         self._retelling: asyncio.Task[None] | None = None
         self._resume = float("-inf")
         self._warned = False
 
     async def start(self) -> None:
-        """Learn the secret that names tenants; warn where Redis is out of reach."""
+        """Read the secret that names tenants; warn if Redis cannot be reached."""
         await self._guarded(self._identify)
 
     async def aclose(self) -> None:
-        """Tell what is still to be told, if Redis takes it now, and close the connections."""
+        """Add the writes that are missing in the log, if Redis accepts them now, and close the connections."""
         if self._retelling:
             self._retelling.cancel()
         await self._tell_all()
         await self._redis.aclose()
 
     async def sync(self, tenant: Tenant) -> None:
-        """Take in what other replicas have learned and written since the last time."""
+        """Read what other replicas have read and written since the last time."""
         arrived = asyncio.get_running_loop().time()
         await self._guarded(lambda: self._take_in(tenant, arrived))
         if tenant.log.seen != "0":
             self._tenants.keep(tenant)
 
     async def learned(self, tenant: Tenant, event: Learned, body: bytes) -> None:
-        """Tell the others of an answer; it is lost where Redis does not take it."""
+        """Add a response to the log; it is lost if Redis does not accept it."""
         now = self._clock()
         quota = event.quota and event.quota._replace(reset=event.quota.reset - now)
         event = msgspec.structs.replace(event, at=event.at - now, quota=quota)
@@ -138,14 +137,14 @@ class Replicas:
         await self._guarded(lambda: self._add(tenant, fill))
 
     async def wrote(self, tenant: Tenant, event: Wrote) -> None:
-        """Tell the others of a write; where Redis does not take it now, it is told as soon as it does."""
+        """Add a write to the log, now or as soon as Redis accepts it."""
         self._owe(tenant, event)
         await self._guarded(lambda: self._tell(tenant))
         if tenant in self._owing and not self._retelling:
             self._retelling = asyncio.ensure_future(self._tell_later())
 
     async def document(self, hash_: str) -> str | None:
-        """Return the text of a persisted document that a replica was sent, or None."""
+        """Return the text of a persisted document, or None."""
         found: list[Any] = []
 
         async def read() -> None:
@@ -155,7 +154,7 @@ class Replicas:
         return found[0].decode() if found and found[0] else None
 
     async def keep_document(self, hash_: str, text: str, holder: str) -> None:
-        """Keep a persisted document for the other replicas, if it is not too large for one or for its holder."""
+        """Share a persisted document, if it is not too large for one or for its holder."""
         content, count = text.encode(), f"omnia:{holder}:documents"
 
         async def keep() -> None:
@@ -170,13 +169,13 @@ class Replicas:
             await self._guarded(keep)
 
     async def _guarded(self, command: Callable[[], Any]) -> None:
-        """Run a command where Redis is well, for as long as it may take; else go on without."""
+        """Run a command unless Redis has just failed; a failure is logged once and not raised."""
         if 0 < self._resume - self._clock() <= PAUSE:
             return
         try:
             async with asyncio.timeout(self._timeout):
                 await command()
-        except Exception as error:  # noqa: BLE001 - no operation fails by what Redis does or holds
+        except Exception as error:  # noqa: BLE001 - no operation fails because of Redis
             self.failures += 1
             self._resume = self._clock() + PAUSE
             if not self._warned:
@@ -184,17 +183,17 @@ class Replicas:
             self._warned = True
 
     async def _identify(self) -> bytes:
-        """Learn the secret that all replicas name tenants by; a Redis that has none is given a new one."""
+        """Return the secret that names tenants; an empty Redis is given a new one."""
         known: Any = await self._redis.getex(IDENTITY, ex=IDENTITY_LASTS)
         while known is None:
-            # never one that was in use: by a new one every replica finds that the logs it has read are gone
+            # never an old one: a new one tells every replica that the logs it has read are gone
             await self._redis.set(IDENTITY, secrets.token_bytes(32), nx=True, ex=IDENTITY_LASTS)
             known = await self._redis.get(IDENTITY)
         self._identity = known
         return self._identity
 
     async def _transact(self, tenant: Tenant, fill: Callable[[Any, str], object]) -> tuple[str, list[Any]]:
-        """Run commands, all or none, on the log that a tenant has in Redis now; return its name and their answers."""
+        """Run commands, all or none, on the log that a tenant has in Redis now; return its name and their results."""
         while True:
             identity = self._identity or await self._identify()
             name = name_of(tenant.digest, identity)
@@ -207,7 +206,7 @@ class Replicas:
             self._identity = b""
 
     async def _take_in(self, tenant: Tenant, arrived: float) -> None:
-        """Read the log, unless another operation has begun to do so after this one `arrived`, and has done it."""
+        """Read the log, unless another operation that started after this one `arrived` has read it."""
         async with tenant.log.lock:
             if tenant.log.synced > arrived:
                 return
@@ -223,7 +222,7 @@ class Replicas:
     async def _news(self, tenant: Tenant) -> tuple[list[Any], float, bool]:
         """Return the entries since the last one read, Redis' time (unix seconds), and whether this replica wrote since.
 
-        A log without the entry that was read last, or told last, has lost others too: all that is known may be stale.
+        A log without the entry that was read or added last has lost others too: everything cached may be stale.
         """
         log = tenant.log
         while True:
@@ -236,7 +235,7 @@ class Replicas:
             known = {log.seen, log.told} - {"0", ""}
             if name != log.name or not known <= {id_.decode() for id_, _ in entries}:
                 if name == log.name and _seconds(log.seen) > seconds - self._log_lasts:
-                    self._owe(tenant, _EVERYTHING)  # lost before its time: others may not find that
+                    self._owe(tenant, _EVERYTHING)  # lost before it expired: others may not notice
                 log.restart(name)
                 tenant.name = name
                 tenant.forget_everything()
@@ -245,9 +244,9 @@ class Replicas:
             return entries, seconds + micros / 1e6, wrote
 
     def _apply(self, tenant: Tenant, entries: list[Any], now: float, wrote: bool) -> list[Learned]:  # noqa: FBT001
-        """Take in entries of the log; return the answers among them whose bodies may be remembered.
+        """Apply entries of the log; return the responses among them whose bodies may be cached.
 
-        Where this replica `wrote` after it had asked for the entries, answers of numbers may be older than its write.
+        If this replica `wrote` after it had requested the entries, responses may be older than its write.
         """
         latest: dict[Read, Learned] = {}
         for key, fields in entries:
@@ -266,7 +265,7 @@ class Replicas:
 
     @staticmethod
     def _apply_write(tenant: Tenant, id_: str, event: Wrote) -> None:
-        """Forget what a write made stale; after an own one too, since what came before it may have been read since."""
+        """Forget what a write made stale, an own one too: older responses may have been cached since."""
         tenant.log.wrote = id_
         if tenant.log.told == id_:
             tenant.log.told = ""
@@ -280,7 +279,7 @@ class Replicas:
             await self._flush(tenant)
 
     async def _tell_all(self) -> None:
-        """Tell the writes of every tenant that are to be told; those older than any answer may be need it no more."""
+        """Add the missing writes of every tenant; writes older than any cached response are dropped."""
         for tenant, last in list(self._owing.items()):
             await self._guarded(partial(self._tell, tenant))
             if tenant in self._owing and self._clock() - last > self._log_lasts:
@@ -294,19 +293,19 @@ class Replicas:
         self._retelling = None
 
     def _owe(self, tenant: Tenant, event: Wrote) -> None:
-        """Keep a write until it is told; of too many, only that there were some."""
+        """Keep a write until it is in the log; too many become one that makes everything stale."""
         tenant.log.unsent = _bounded([*tenant.log.unsent, event])
         self._owing[tenant] = self._clock()
 
     async def _flush(self, tenant: Tenant) -> None:
-        """Tell the writes that are not told yet; with the log's lock."""
+        """Add the missing writes to the log; the caller holds its lock."""
         log = tenant.log
         events, log.unsent = log.unsent, []
         if not events:
             return
         try:
             log.told = await self._add(tenant, lambda pipe, key: self._append(pipe, key, tenant, *events))
-        except BaseException:  # an operation that is cancelled tells nothing either
+        except BaseException:  # also if the operation is cancelled
             log.unsent = _bounded([*events, *log.unsent])
             raise
         if not log.unsent:
@@ -317,7 +316,7 @@ class Replicas:
         _, (*_, id_, _) = await self._transact(tenant, fill)
         if self._warned:
             log.info("redis_back")
-        self._warned = False  # now that it takes values again: a full one still answers reads
+        self._warned = False  # only after a write: a full Redis still answers reads
         return str(id_.decode())
 
     def _append(self, pipe: Any, key: str, tenant: Tenant, *events: Event) -> None:
@@ -328,7 +327,7 @@ class Replicas:
         pipe.expire(key, self._log_lasts)
 
     def _learn(self, tenant: Tenant, event: Learned, moment: float) -> None:
-        """Take in what an answer told of size and quota; `moment` is when it was told, by the clock here."""
+        """Take what a response told of size and quota; `moment` is the time of the entry by this replica's clock."""
         event.at += moment
         if event.quota:
             tenant.quota.take(event.quota._replace(reset=event.quota.reset + moment), self._clock())
@@ -336,7 +335,7 @@ class Replicas:
             tenant.sizes.learn(event.read.kind, event.size, event.at)
 
     def _hold(self, tenant: Tenant, event: Learned, body: bytes) -> None:
-        with contextlib.suppress(UpstreamError):  # read by another version of the gateway
+        with contextlib.suppress(UpstreamError):  # stored by another version of the gateway
             listing = event.read.decode(body)
             tenant.cache.add(event.read, listing, event.at, len(body))
 
@@ -346,7 +345,7 @@ def _decoded(fields: dict[bytes, bytes]) -> Event:
         event = _EVENT.decode(fields.get(b"event", b""))
         if (event.read if isinstance(event, Learned) else event).kind in RESOURCES:
             return event
-    return _EVERYTHING  # of another version of the gateway: it may tell of a write
+    return _EVERYTHING  # of another version of the gateway: it may be a write
 
 
 def _bounded(events: list[Wrote]) -> list[Wrote]:
@@ -354,5 +353,5 @@ def _bounded(events: list[Wrote]) -> list[Wrote]:
 
 
 def _seconds(id_: str) -> float:
-    """Return when an entry was added (unix seconds, by Redis' clock)."""
+    """Return when an entry was added (unix seconds by Redis' clock)."""
     return int(id_.partition("-")[0]) / 1000

@@ -243,7 +243,7 @@ class Read(msgspec.Struct, frozen=True, omit_defaults=True):
 
         Raises:
             errors.Mismatch: it is the response to another call.
-            errors.BadAnswer: it cannot be read.
+            errors.BadResponse: it cannot be read.
         """
         resource, page = RESOURCES[self.kind], self.page
         found: Any = _decode(resource, self, body) if rows is None else rows
@@ -309,7 +309,7 @@ class Write(NamedTuple):
 
         Raises:
             errors.Mismatch: it is the response to another call.
-            errors.BadAnswer: it cannot be read.
+            errors.BadResponse: it cannot be read.
         """
         resource, read, sent = RESOURCES[self.kind], Read(self.kind, id=self.id), self.body
         if sent is None:
@@ -354,7 +354,7 @@ def _decode(resource: Resource[Any], read: Read, body: bytes) -> Any:
 
     Raises:
         errors.Mismatch: it is the response to another call.
-        errors.BadAnswer: it cannot be read at all.
+        errors.BadResponse: it cannot be read at all.
     """
     row, page, rows = resource.decoders
     single = read.page is None and read.owner is None
@@ -367,7 +367,7 @@ def _decode(resource: Resource[Any], read: Read, body: bytes) -> Any:
             return repair.read_object(body, row)
         found, told = repair.read_rows(body, row)
     except _UNREADABLE as error:
-        raise errors.BadAnswer("The upstream's answer is not of the documented shape; try again later.") from error
+        raise errors.BadResponse("The upstream's answer is not of the documented shape; try again later.") from error
     unreadable = sum(isinstance(value, Unreadable) for one in found for value in msgspec.structs.astuple(one))
     log.warning("upstream_answer_repaired", kind=resource.name, rows=len(found), unreadable_values=unreadable)
     return PageBody(found, _pagination(told, read.page, len(found))) if read.page else RowsBody(found)

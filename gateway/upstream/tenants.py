@@ -1,7 +1,7 @@
-"""What the operations of one API key share, and what each operation spends.
+"""What the operations of one API key share: cache, requests in flight, quota, and what is known of its lists.
 
-`client` looks a key's `Tenant` up for every operation. A tenant is named by a keyed hash of the key,
-never by the key itself, and nothing of one tenant can be reached through another. In memory, bounded.
+A tenant is named by a keyed hash of its API key, never by the key. Nothing of one tenant can be reached through
+another.
 """
 
 import asyncio
@@ -19,37 +19,37 @@ from gateway.upstream.quota import Quota
 from gateway.upstream.resources import ListSizes
 
 MAX_TENANTS = 10_000
-"""Tenants remembered at once; the one longest unseen is forgotten."""
+"""Tenants remembered at once; the least recently used one is forgotten."""
 
 REFUSALS = 3
 """Responses in a row with another workspace, after which it is believed."""
 
 
 class ReplicaLog:
-    """How far this replica has read the log that all replicas of a tenant share (`redis_sync`)."""
+    """Position of this replica in the log that all replicas of a tenant share (`redis_sync`)."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
-        """Held while the log is read, or told of writes."""
+        """Held while the log is read, or writes are added to it."""
         self.synced = float("-inf")
-        """When the last complete reading began, in the event loop's time."""
+        """When the last complete reading started, in the event loop's time."""
         self.unsent: list[Any] = []
-        """Writes that the log does not tell of yet, oldest first."""
+        """Writes that are not in the log yet, oldest first."""
         self.restart("")
 
     def restart(self, name: str) -> None:
-        """Begin a log of which nothing is known."""
+        """Start at the beginning of a new log."""
         self.name = name
         self.seen = "0"
         """Id of the last entry read."""
         self.wrote = ""
-        """Id of the last entry read that tells of a write."""
+        """Id of the last write read."""
         self.told = ""
-        """Id of the entry that tells of this replica's last write, until it is read."""
+        """Id of the last write that this replica added, until it is read."""
 
 
 class OwnersTold:
-    """What one list tells of its rows' owners."""
+    """What is known of the owner ids in one list."""
 
     def __init__(self) -> None:
         self.told: bool | None = None
@@ -93,28 +93,28 @@ class KnownWorkspace:
 
 
 class Tenant:
-    """Reads in flight, remembered answers, quota and list sizes of one API key.
+    """Requests in flight, cache, quota and list sizes of one API key.
 
     Args:
-        digest: of the key; stays in this process.
+        digest: hash of the key; stays in this process.
         name: a keyed hash, for the log and for Redis.
-        cache_size: of all tenants' remembered answers.
+        cache_size: of all tenants' caches.
     """
 
     def __init__(self, digest: bytes, name: str, cache_size: CacheSize) -> None:
         self.digest = digest
         self.name = name
         self.in_flight: dict[object, Any] = {}
-        """Reads under way that others may join, by target (`client.Call`)."""
+        """Reads in flight that other operations may join, by target (`client.Call`)."""
         self.writes = 0
         """Writes so far: a response that was requested before one must not be remembered after it."""
         self.cache = Cache(cache_size)
         self.log = ReplicaLog()
         self.quota = Quota()
         self.answered = False
-        """Whether the upstream has answered a call with this key, so that it is no made-up one."""
+        """Whether the upstream has accepted the key."""
         self.owners: defaultdict[str, OwnersTold] = defaultdict(OwnersTold)
-        """What lists tell of their rows' owners, by resource."""
+        """By resource."""
         self.sizes = ListSizes()
         self.workspace = KnownWorkspace()
 
@@ -129,19 +129,19 @@ class Tenant:
         self.cache.written(kind, id_, owners)
 
     def forget_everything(self) -> None:
-        """Forget every remembered answer, because writes may have been missed."""
+        """Forget every cached response, because writes may have been missed."""
         self.forget_reads()
         self.cache.clear()
 
 
 class Tenants:
-    """The tenants of now and of late, by a digest of their API keys.
+    """The current and recent tenants, by a hash of their API keys.
 
-    Concurrent operations of one key find one tenant; only one that the upstream has answered is kept beyond them, so
-    that made-up keys push nobody out.
+    Concurrent operations of one key share one tenant. It is kept beyond them only if the upstream has accepted the key,
+    so that invalid keys do not displace valid ones.
 
     Args:
-        max_bytes: that all tenants' remembered answers may take together.
+        max_bytes: that all tenants' caches may take together.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -160,7 +160,7 @@ class Tenants:
         return tenant
 
     def keep(self, tenant: Tenant) -> None:
-        """Remember a tenant that the upstream knows; the one longest unheard of is forgotten."""
+        """Keep a tenant whose key the upstream has accepted; the least recently used one is forgotten."""
         tenant.answered = True
         self._kept[tenant.digest] = tenant
         self._kept.move_to_end(tenant.digest)
@@ -169,5 +169,5 @@ class Tenants:
 
 
 def name_of(digest: bytes, secret: bytes) -> str:
-    """Return a tenant's name, which tells nothing of its key to who does not know the secret."""
+    """Return a tenant's name; without the secret it does not reveal the key."""
     return hashlib.blake2b(digest, key=secret, digest_size=16).hexdigest()

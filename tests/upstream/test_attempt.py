@@ -165,7 +165,7 @@ def test_a_directory_of_certificates_is_believed(tmp_path: Path) -> None:
 NESTED = b'{"error": {"message": "No such agent", "code": "NOT_FOUND"}}'
 FLAT = b'{"error": "Invalid body", "details": {"formErrors": ["a", "b"], "fieldErrors": {"name": ["too long"]}}}'
 STATUSES: list[tuple[int, bytes, type[errors.UpstreamError], str]] = [
-    (302, b"", errors.BadAnswer, "The upstream answered with status 302, which is not followed."),
+    (302, b"", errors.BadResponse, "The upstream answered with status 302, which is not followed."),
     (400, FLAT, errors.BadInput, "Invalid body: a; b"),
     (401, b"", errors.Unauthenticated, "The upstream refused the call with status 401."),
     (402, b"<html>", errors.PaymentRequired, "The upstream refused the call with status 402."),
@@ -175,7 +175,7 @@ STATUSES: list[tuple[int, bytes, type[errors.UpstreamError], str]] = [
     (418, b'{"error": "teapot"}', errors.Rejected, "teapot"),
     (422, b'{"error": "' + b"x" * 600 + b'"}', errors.BadInput, "x" * MAX_MESSAGE),
     (429, b'{"error": "slow", "details": {}}', errors.RateLimited, "slow"),
-    (500, NESTED, errors.BadAnswer, "The upstream failed with status 500; try again later."),
+    (500, NESTED, errors.BadResponse, "The upstream failed with status 500; try again later."),
     (502, b"", errors.Unavailable, "The upstream is not available at the moment; try again later."),
     (503, NESTED, errors.Unavailable, "The upstream is not available at the moment; try again later."),
 ]
@@ -188,14 +188,14 @@ def test_a_status_becomes_its_exception(
     error = error_for(Response(status, {"x-request-id": "r" * 200}, body))
 
     assert (type(error), str(error)) == (kind, message)
-    assert error.answer
-    assert (error.answer.status, error.answer.request_id) == (status, "r" * 100)
+    assert error.response
+    assert (error.response.status, error.response.request_id) == (status, "r" * 100)
 
 
 def test_a_rejection_tells_the_code_and_the_fields_of_the_upstream() -> None:
     nested = error_for(Response(404, {}, NESTED))
     flat = error_for(Response(400, {}, FLAT))
 
-    assert nested.answer == errors.Answer(404, "NOT_FOUND", None)
+    assert nested.response == errors.ErrorResponse(404, "NOT_FOUND", None)
     assert (nested.field_errors, flat.field_errors) == (None, {"name": ["too long"]})
-    assert flat.answer == errors.Answer(400, None, None)
+    assert flat.response == errors.ErrorResponse(400, None, None)

@@ -212,14 +212,14 @@ async def test_an_answer_that_comes_before_its_request_is_sent_is_taken(line: Li
 async def test_endless_interim_answers_are_given_up(upstream: RawUpstream, line: Line) -> None:
     upstream.play((b"HTTP/1.1 102 Processing\r\nX: y\r\n\r\n" * 20_000, "hang"))
 
-    assert await failure(line.call()) == (errors.BadAnswer, True)
+    assert await failure(line.call()) == (errors.BadResponse, True)
 
 
 async def test_endless_trailers_are_given_up(upstream: RawUpstream, line: Line) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
     upstream.play((head + b"X-A: b\r\n" * 100_000, "hang"))
 
-    assert await failure(line.call()) == (errors.BadAnswer, True)
+    assert await failure(line.call()) == (errors.BadResponse, True)
 
 
 async def test_places_are_given_in_the_order_of_asking(upstream: RawUpstream, line: Line) -> None:
@@ -354,7 +354,7 @@ async def test_a_body_without_length_must_end_with_its_tls_connection() -> None:
         cut = await failure(line.call())
 
         await line.http.aclose()
-    assert (whole, cut) == (b"{}", (errors.BadAnswer, True))
+    assert (whole, cut) == (b"{}", (errors.BadResponse, True))
 
 
 async def test_a_name_that_is_no_name_counts_as_not_sent() -> None:
@@ -395,4 +395,4 @@ async def test_no_answer_however_broken_hangs_a_call_or_costs_a_place(upstream: 
 
     await line.settle(lambda: not line.pool.state.idle)
     assert await line.body() == b"next"
-    assert kinds >= {Response, errors.BadAnswer}
+    assert kinds >= {Response, errors.BadResponse}

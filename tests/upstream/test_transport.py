@@ -93,40 +93,44 @@ BROKEN: dict[str, tuple[bytes, Then, type[errors.Failed]]] = {
     "no answer": (b"", "close", errors.Unavailable),
     "half a head": (b"HTTP/1.1 200 OK\r\nContent-Le", "close", errors.Unavailable),
     "reset": (b"", "reset", errors.Unavailable),
-    "garbage": (b"BLA BLA\r\n\r\n", "close", errors.BadAnswer),
-    "status of four digits": (b"HTTP/1.1 2000 OK\r\n\r\n", "close", errors.BadAnswer),
-    "header of 1 MB": (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 2**20 + b"\r\n\r\n", "close", errors.BadAnswer),
-    "100,000 headers": (b"HTTP/1.1 200 OK\r\n" + MANY + b"\r\n", "close", errors.BadAnswer),
-    "two lengths": (answer(b"{}", "200 OK", "Content-Length: 3"), "close", errors.BadAnswer),
-    "length of no number": (answer(b"{}").replace(b": 2", b": two"), "close", errors.BadAnswer),
-    "length and chunks": (CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 2\r\n\r\n{}"), "close", errors.BadAnswer),
-    "name with a space": (answer(b"{}", "200 OK", "X-A : b"), "close", errors.BadAnswer),
+    "garbage": (b"BLA BLA\r\n\r\n", "close", errors.BadResponse),
+    "status of four digits": (b"HTTP/1.1 2000 OK\r\n\r\n", "close", errors.BadResponse),
+    "header of 1 MB": (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 2**20 + b"\r\n\r\n", "close", errors.BadResponse),
+    "100,000 headers": (b"HTTP/1.1 200 OK\r\n" + MANY + b"\r\n", "close", errors.BadResponse),
+    "two lengths": (answer(b"{}", "200 OK", "Content-Length: 3"), "close", errors.BadResponse),
+    "length of no number": (answer(b"{}").replace(b": 2", b": two"), "close", errors.BadResponse),
+    "length and chunks": (
+        CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 2\r\n\r\n{}"),
+        "close",
+        errors.BadResponse,
+    ),
+    "name with a space": (answer(b"{}", "200 OK", "X-A : b"), "close", errors.BadResponse),
     "only interim answers": (b"HTTP/1.1 100 Continue\r\n\r\n" * 9, "close", errors.Unavailable),
     "other protocol": (
         b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
         "close",
-        errors.BadAnswer,
+        errors.BadResponse,
     ),
-    "chunk of no size": (CHUNKED + b"ZZ\r\n{}\r\n", "close", errors.BadAnswer),
-    "chunks cut off": (CHUNKED + b"2\r\n{}\r\n", "close", errors.BadAnswer),
-    "body cut off": (LONG, "close", errors.BadAnswer),
-    "body reset": (LONG, "reset", errors.BadAnswer),
+    "chunk of no size": (CHUNKED + b"ZZ\r\n{}\r\n", "close", errors.BadResponse),
+    "chunks cut off": (CHUNKED + b"2\r\n{}\r\n", "close", errors.BadResponse),
+    "body cut off": (LONG, "close", errors.BadResponse),
+    "body reset": (LONG, "reset", errors.BadResponse),
     "gzip cut off in the second member": (
         answer(gzip.compress(b"{}") + b"\x1f", "200 OK", GZIP),
         "keep",
-        errors.BadAnswer,
+        errors.BadResponse,
     ),
-    "too many gzip members": (answer(gzip.compress(b"") * 1001, "200 OK", GZIP), "keep", errors.BadAnswer),
-    "gzip members that are a bomb": (answer(BOMB + BOMB, "200 OK", GZIP), "keep", errors.BadAnswer),
-    "gzip and something else": (answer(gzip.compress(b"{}") + b"{}", "200 OK", GZIP), "keep", errors.BadAnswer),
-    "gzip cut off": (GZIPPED, "keep", errors.BadAnswer),
-    "gzip cut off at once": (answer(BOMB[:4], "200 OK", "Content-Encoding: gzip"), "keep", errors.BadAnswer),
-    "broken gzip": (answer(BOMB[:10] + b"\xff" * 9, "200 OK", GZIP), "keep", errors.BadAnswer),
-    "no gzip": (answer(b"{}", "200 OK", "Content-Encoding: gzip"), "keep", errors.BadAnswer),
-    "encoding not asked for": (answer(b"{}", "200 OK", "Content-Encoding: br"), "keep", errors.BadAnswer),
-    "too large": (answer(bytes(2 * MAX_BYTES)), "keep", errors.BadAnswer),
-    "too large and endless": (b"HTTP/1.1 200 OK\r\n\r\n" + bytes(2 * MAX_BYTES), "hang", errors.BadAnswer),
-    "bomb": (answer(BOMB, "200 OK", "Content-Encoding: gzip"), "keep", errors.BadAnswer),
+    "too many gzip members": (answer(gzip.compress(b"") * 1001, "200 OK", GZIP), "keep", errors.BadResponse),
+    "gzip members that are a bomb": (answer(BOMB + BOMB, "200 OK", GZIP), "keep", errors.BadResponse),
+    "gzip and something else": (answer(gzip.compress(b"{}") + b"{}", "200 OK", GZIP), "keep", errors.BadResponse),
+    "gzip cut off": (GZIPPED, "keep", errors.BadResponse),
+    "gzip cut off at once": (answer(BOMB[:4], "200 OK", "Content-Encoding: gzip"), "keep", errors.BadResponse),
+    "broken gzip": (answer(BOMB[:10] + b"\xff" * 9, "200 OK", GZIP), "keep", errors.BadResponse),
+    "no gzip": (answer(b"{}", "200 OK", "Content-Encoding: gzip"), "keep", errors.BadResponse),
+    "encoding not asked for": (answer(b"{}", "200 OK", "Content-Encoding: br"), "keep", errors.BadResponse),
+    "too large": (answer(bytes(2 * MAX_BYTES)), "keep", errors.BadResponse),
+    "too large and endless": (b"HTTP/1.1 200 OK\r\n\r\n" + bytes(2 * MAX_BYTES), "hang", errors.BadResponse),
+    "bomb": (answer(BOMB, "200 OK", "Content-Encoding: gzip"), "keep", errors.BadResponse),
 }
 
 
@@ -291,7 +295,7 @@ async def test_a_bomb_costs_no_more_memory_than_the_cap_allows(connect: Open, up
 
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert failure == (errors.BadAnswer, True)
+    assert failure == (errors.BadResponse, True)
     assert peak < 4 * MAX_BYTES
 
 
@@ -303,7 +307,7 @@ async def test_what_follows_a_packed_body_is_refused(connect: Open, upstream: Ra
 
     failure = await fail(connect(upstream.url))
 
-    assert failure == (errors.BadAnswer, True)
+    assert failure == (errors.BadResponse, True)
 
 
 async def test_a_redirect_is_not_followed_and_a_cookie_not_kept(connect: Open, upstream: RawUpstream) -> None:
@@ -314,7 +318,7 @@ async def test_a_redirect_is_not_followed_and_a_cookie_not_kept(connect: Open, u
     reply = await client.attempt(Request("GET", "/agents", KEY))
     await client.attempt(Request("GET", "/numbers", KEY))
 
-    assert isinstance(error_for(reply), errors.BadAnswer)
+    assert isinstance(error_for(reply), errors.BadResponse)
     assert [request.split(b" ")[1] for request in upstream.requests] == [b"/agents", b"/numbers"]
     assert b"cookie" not in b"".join(upstream.requests).lower()
 
@@ -420,8 +424,8 @@ RAISED: list[tuple[Exception, type[errors.Failed], bool]] = [
     (httpx.WriteTimeout(""), errors.TimedOut, True),
     (TimeoutError(), errors.TimedOut, True),
     (httpx.RemoteProtocolError("Server disconnected without sending a response."), errors.Unavailable, True),
-    (httpx.RemoteProtocolError("illegal status line"), errors.BadAnswer, True),
-    (httpx.DecodingError(""), errors.BadAnswer, True),
+    (httpx.RemoteProtocolError("illegal status line"), errors.BadResponse, True),
+    (httpx.DecodingError(""), errors.BadResponse, True),
     (httpx.ReadError(""), errors.Unavailable, True),
     (httpx.WriteError(""), errors.Unavailable, True),
     (httpx.StreamClosed(), errors.Unavailable, True),
