@@ -9,7 +9,7 @@ import contextlib
 import zlib
 from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import msgspec
@@ -241,7 +241,7 @@ def error_for(response: Response, key: str = "") -> errors.UpstreamError:
         error = errors.BadResponse(f"The upstream failed with status {status}; try again later.")
     code = body.error.code if body and isinstance(body.error, models.ErrorDetail) else None
     error.response = summary(response, key, code and redact(code, key)[:100])
-    error.field_errors = _field_errors(body.details.field_errors, key) if body and body.details else None
+    error.field_errors = _field_errors(_detail(body, "fieldErrors"), key)
     return error
 
 
@@ -269,13 +269,23 @@ def _message(body: models.ErrorBody | None, key: str) -> str:
     if body is None:
         return ""
     message = body.error if isinstance(body.error, str) else body.error.message
-    if body.details and body.details.form_errors:
-        message = f"{message}: {'; '.join(body.details.form_errors)}"
+    if problems := _texts(_detail(body, "formErrors")):
+        message = f"{message}: {'; '.join(problems)}"
     return redact(message, key)[:MAX_MESSAGE]
 
 
-def _field_errors(told: dict[str, list[str]], key: str) -> dict[str, list[str]] | None:
-    fields = islice(told.items(), MAX_FIELDS)
+def _detail(body: models.ErrorBody | None, name: str) -> Any:
+    return body.details.get(name) if body and isinstance(body.details, dict) else None
+
+
+def _texts(told: Any) -> list[str]:
+    """Return the messages of a list, or of one that was written without it."""
+    return [text for text in (told if isinstance(told, list) else [told]) if isinstance(text, str)]
+
+
+def _field_errors(told: Any, key: str) -> dict[str, list[str]] | None:
+    named = told.items() if isinstance(told, dict) else ()
+    fields = islice(((name, messages) for name, value in named if (messages := _texts(value))), MAX_FIELDS)
     return {
         redact(name, key)[:100]: [redact(message, key)[:200] for message in messages[:3]] for name, messages in fields
     } or None

@@ -30,6 +30,10 @@ ATTEMPTS = 2
 
 _GIVEN_UP = "The call to the upstream was given up; try again later."
 
+_OTHER_UPDATE = {"PUT": "PATCH", "PATCH": "PUT"}
+_SUCCESS, _DELETED = {200, 201, 203, 204}, {200, 204}
+"""Statuses of a call that was carried out: 202 says that it is not yet, 206 that only a part came."""
+
 T = TypeVar("T")
 
 Result = Listing[Any] | Exception
@@ -69,8 +73,6 @@ class Client:
         self.update_method = "PUT"
         self.http = HttpClient(settings, transport)
         self.remembers = bool(settings.cache_ttl or settings.stale_if_error)
-        self.shares = settings.workers == 1 or bool(settings.redis_url)
-        """Whether operations join each other's reads. A worker that does not know of other workers' writes must not."""
         self.replicas: Replicas | None = None
         if settings.redis_url:
             lasts = max(settings.cache_ttl, settings.stale_if_error)
@@ -118,8 +120,11 @@ class Client:
         """
         tenant = self.tenants[api_key]
         if self.replicas and api_key:
-            await self.replicas.sync(tenant)
-        return Session(self, tenant, {"X-API-Key": api_key, "X-Request-Id": request_id}, fresh=fresh)
+            synced = await self.replicas.sync(tenant)
+        else:
+            synced = self.settings.workers == 1
+        headers = {"X-API-Key": api_key, "X-Request-Id": request_id}
+        return Session(self, tenant, headers, fresh=fresh, synced=synced)
 
 
 class Saved(msgspec.Struct):
@@ -157,11 +162,15 @@ class Usage(msgspec.Struct):
 class Session:
     """The REST calls of one operation, all with one API key, and their usage.
 
-    Writes raise `errors.UpstreamError`, reads return it.
+    Writes raise `errors.UpstreamError`, reads return it. One that is not `synced` may not know of writes of other
+    workers, and joins no reads but its own.
     """
 
-    def __init__(self, client: Client, tenant: Tenant, headers: dict[str, str], *, fresh: bool) -> None:
+    def __init__(
+        self, client: Client, tenant: Tenant, headers: dict[str, str], *, fresh: bool, synced: bool = True
+    ) -> None:
         self.client = client
+        self._synced = synced
         self.tenant = tenant
         self.clock = client.clock
         self.usage = Usage()
@@ -227,7 +236,7 @@ class Session:
             return LazyResult(self, read, listing)
         try:
             target = read.target
-            key = target if self.client.shares else (target, id(self.usage))
+            key = target if self._synced else (target, id(self.usage))
             call = self.tenant.in_flight.get(key)
             if call is None:
                 call = self.tenant.in_flight[key] = Call(self, "GET", read, target, key)
@@ -271,17 +280,19 @@ class Session:
     async def write(self, write: Write) -> Listing[Any]:
         """Create, update or delete an object; return the row that the response holds, if any.
 
-        An update is a PUT, or a PATCH once the upstream has said that there is no PUT.
+        An update is a PUT, or a PATCH once one has succeeded where the other was answered 405.
         """
         method = "POST" if write.id is None else "DELETE" if write.body is None else self.client.update_method
         try:
             return await self._write(method, write)
         except errors.Rejected as error:
             # the vendor's page says PUT, its newer documents PATCH: the upstream's response settles it
-            if method != "PUT" or error.response is None or error.response.status != 405:
+            if method not in _OTHER_UPDATE or error.response is None or error.response.status != 405:
                 raise
-        self.client.update_method = "PATCH"
-        return await self._write("PATCH", write)
+        other = _OTHER_UPDATE[method]
+        written = await self._write(other, write)
+        self.client.update_method = other
+        return written
 
     async def _write(self, method: str, write: Write) -> Listing[Any]:
         """Send a write, to its end even if the client leaves; reads that start from now on see its outcome."""
@@ -457,7 +468,7 @@ class Call:
         now, quota = self._client.clock(), self._tenant.quota
         self._response = response
         self._number = quota.answered()
-        success = 200 <= response.status < 300
+        success = response.status in (_DELETED if self._request.method == "DELETE" else _SUCCESS)
         if response.verified or not success:
             self._learn(response, now)
         if success:

@@ -109,9 +109,10 @@ class PageBody(Struct, Generic[Row]):
 
 
 class RowsBody(Struct, Generic[Row]):
-    """All rows of one owner; this list has no pages."""
+    """All rows of one owner; this list has no pages, so that `pagination` makes it doubtful."""
 
     data: list[Row]
+    pagination: dict[str, Any] | None = None
 
 
 class Listing(NamedTuple, Generic[Row]):
@@ -129,18 +130,12 @@ class ErrorDetail(Struct):
     code: str | None = None
 
 
-class FieldProblems(Struct, rename="camel"):
-    """The `details` of the second error body."""
-
-    form_errors: list[str] = []
-    field_errors: dict[str, list[str]] = {}
-
-
 class ErrorBody(Struct):
     """Both error bodies: `error` is an object in the first, a string in the second."""
 
     error: ErrorDetail | str
-    details: FieldProblems | None = None
+    details: Any = None
+    """`{formErrors: [str], fieldErrors: {field: [str]}}`, as documented; some write a string in place of a list."""
 
 
 Body = dict[str, Any]

@@ -6,6 +6,7 @@ may be sent after a short, growing pause, and its response is believed, so that 
 either. Headers may hold decimals, dates, milliseconds or seconds from now.
 """
 
+import contextlib
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -141,6 +142,8 @@ def _read(headers: Mapping[str, str], known: QuotaState | None, now: float) -> Q
     limit, remaining, reset = (
         _number(headers.get(f"x-ratelimit-{name}", "")) for name in ("limit", "remaining", "reset")
     )
+    if reset is None:
+        reset = _timestamp(headers.get("x-ratelimit-reset", ""))
     if remaining is None:
         return None
     if limit is None:
@@ -177,10 +180,12 @@ def _upstream_now(headers: Mapping[str, str], now: float) -> float:
 
 @lru_cache(maxsize=16)
 def _timestamp(date: str) -> float | None:
-    try:
-        return parsedate_to_datetime(date).timestamp()
-    except (ValueError, OverflowError):
-        return None
+    """Return the unix seconds of an HTTP date or an ISO 8601 one, in UTC if it names no zone."""
+    for parse in (datetime.fromisoformat, parsedate_to_datetime):
+        with contextlib.suppress(ValueError, OverflowError):
+            moment = parse(date.strip())
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return None
 
 
 def _retry_after(headers: Mapping[str, str], now: float) -> float | None:

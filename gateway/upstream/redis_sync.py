@@ -115,12 +115,13 @@ class Replicas:
         await self._tell_all()
         await self._redis.aclose()
 
-    async def sync(self, tenant: Tenant) -> None:
-        """Read what other replicas have read and written since the last time."""
+    async def sync(self, tenant: Tenant) -> bool:
+        """Read what other replicas have read and written since the last time; return whether Redis told it."""
         arrived = asyncio.get_running_loop().time()
-        await self._guarded(lambda: self._take_in(tenant, arrived))
+        synced = await self._guarded(lambda: self._take_in(tenant, arrived))
         if tenant.log.seen != "0":
             self._tenants.keep(tenant)
+        return synced
 
     async def learned(self, tenant: Tenant, event: Learned, body: bytes) -> None:
         """Add a response to the log; it is lost if Redis does not accept it."""
@@ -168,10 +169,10 @@ class Replicas:
         if len(content) <= DOCUMENT_BYTES:
             await self._guarded(keep)
 
-    async def _guarded(self, command: Callable[[], Any]) -> None:
-        """Run a command unless Redis has just failed; a failure is logged once and not raised."""
+    async def _guarded(self, command: Callable[[], Any]) -> bool:
+        """Run a command unless Redis has just failed; a failure is logged once, not raised, and returned as False."""
         if 0 < self._resume - self._clock() <= PAUSE:
-            return
+            return False
         try:
             async with asyncio.timeout(self._timeout):
                 await command()
@@ -181,6 +182,8 @@ class Replicas:
             if not self._warned:
                 log.warning("redis_unavailable", error=type(error).__name__, effect="this replica goes on in memory")
             self._warned = True
+            return False
+        return True
 
     async def _identify(self) -> bytes:
         """Return the secret that names tenants; an empty Redis is given a new one."""

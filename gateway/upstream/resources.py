@@ -7,6 +7,7 @@ responses. Facts: the vendor's page.
 
 import asyncio
 import contextlib
+import enum
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -21,11 +22,13 @@ from gateway.observability.logging import log
 from gateway.upstream import errors, repair
 from gateway.upstream.models import (
     AgentRow,
+    AgentStatus,
     Body,
     Listing,
     PageBody,
     Pagination,
     PhoneNumberRow,
+    PhoneNumberStatus,
     Row,
     RowRef,
     RowsBody,
@@ -42,7 +45,7 @@ SLICE = 500
 """Rows that are decoded in one turn of the event loop: about a millisecond."""
 
 _ID = re.compile(r"[A-Za-z0-9_\-.:~@]{1,128}")
-_OWNER, _EMBEDDED = attrgetter("owner_id"), attrgetter("embedded_owner")
+_OWNER, _EMBEDDED, _STATUS = attrgetter("owner_id"), attrgetter("embedded_owner"), attrgetter("status")
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -131,6 +134,7 @@ class Resource(msgspec.Struct, Generic[Row], frozen=True, eq=False, kw_only=True
         stales: names of other resources that a write to this one makes stale.
         writable: whether its objects can be written.
         created: the key of a new object's body that the response repeats, and its attribute.
+        excluded: for each `status` that its list is filtered by, the values that no row can have.
     """
 
     name: str
@@ -142,6 +146,7 @@ class Resource(msgspec.Struct, Generic[Row], frozen=True, eq=False, kw_only=True
     stales: tuple[str, ...] = ()
     writable: bool = False
     created: tuple[str, str] | None = None
+    excluded: Mapping[str, frozenset[enum.Enum]] = {}
 
     @property
     def type_name(self) -> str:
@@ -175,11 +180,18 @@ class Resource(msgspec.Struct, Generic[Row], frozen=True, eq=False, kw_only=True
         row: Any = self.row
         return msgspec.json.Decoder(row), msgspec.json.Decoder(PageBody[row]), msgspec.json.Decoder(RowsBody[row])
 
+    @cached_property
+    def whole(self) -> "msgspec.json.Decoder[Any]":
+        """Decoder of a row that has all keys, optional ones too: a part of an object may leave them out."""
+        row: Any = self.row
+        optional = [(each.name, each.type) for each in msgspec.structs.fields(row) if not each.required]
+        return msgspec.json.Decoder(msgspec.defstruct(f"Whole{row.__name__}", optional, bases=(row,)))
+
     def settle(self, rows: Sequence[Any], owner: str | UnsetType | None = UNSET) -> list[Any]:
         """Set `owner_id` if a row leaves it open, and return the whole owners embedded in rows.
 
-        `owner` is the owner whose rows were requested. A part of an owner (`{id, name}`) tells its id only; an
-        unreadable one tells nothing.
+        `owner` is the owner whose rows were requested. A part of an owner (`{id, name}`) tells its id only, which is
+        believed if `agentId` is missing or null; an unreadable one tells nothing.
         """
         owners: list[Any] = []
         if self.owner is None or (owner is UNSET and not any(map(_EMBEDDED, rows))):
@@ -190,14 +202,25 @@ class Resource(msgspec.Struct, Generic[Row], frozen=True, eq=False, kw_only=True
                 row.embedded_owner = UNSET  # it refers to the bytes of the whole response
                 if isinstance(embedded, self.owner.row):
                     owners.append(embedded)
-                if row.owner_id is UNSET and embedded:
+                if embedded and not row.owner_id:
                     row.owner_id = embedded.id
             if row.owner_id is UNSET:
                 row.owner_id = owner
         return owners
 
 
-AGENTS = Resource(name="agents", row=AgentRow, mark="name", filters=("status", "search"))
+def _exclusive(*values: frozenset[enum.Enum]) -> dict[str, frozenset[enum.Enum]]:
+    """Return for each value the others of its set."""
+    return {value.value: each - {value} for each in values for value in each}
+
+
+AGENTS = Resource(
+    name="agents",
+    row=AgentRow,
+    mark="name",
+    filters=("status", "search"),
+    excluded=_exclusive(frozenset(AgentStatus) - {AgentStatus.UNKNOWN}),
+)
 NUMBERS = Resource(
     name="numbers",
     row=PhoneNumberRow,
@@ -207,6 +230,10 @@ NUMBERS = Resource(
     owner_key="agentId",
     writable=True,
     created=("phoneNumber", "phone_number"),
+    excluded=_exclusive(  # two sets are documented, and nothing says how they relate
+        frozenset({PhoneNumberStatus.ACTIVE, PhoneNumberStatus.INACTIVE}),
+        frozenset({PhoneNumberStatus.ASSIGNED, PhoneNumberStatus.UNASSIGNED}),
+    ),
 )
 RESOURCES: dict[str, Resource[Any]] = {resource.name: resource for resource in (AGENTS, NUMBERS)}
 WRITTEN = {name for resource in RESOURCES.values() if resource.writable for name in (resource.name, *resource.stales)}
@@ -251,8 +278,13 @@ class Read(msgspec.Struct, frozen=True, omit_defaults=True):
             told = found.pagination
             if told.page != page.page or told.limit > page.limit:  # a smaller limit is the upstream's own
                 raise errors.Mismatch(field="page" if told.page != page.page else "limit")
+            for name, value in self.filters:
+                if name == "status" and not resource.excluded[value].isdisjoint(map(_STATUS, found.data)):
+                    raise errors.Mismatch(field=name)
             return Listing(found.data, believed(told, page, len(found.data)), resource.settle(found.data))
         if self.owner is not None:
+            if found.pagination and not _has_all(found.pagination, len(found.data)):
+                raise errors.Mismatch(field="pagination")
             listing = Listing(found.data, None, resource.settle(found.data, self.owner))
             if not set(map(_OWNER, listing.rows)) <= {self.owner, None}:
                 raise errors.Mismatch(field=resource.owner_key)
@@ -270,10 +302,11 @@ class Read(msgspec.Struct, frozen=True, omit_defaults=True):
             for at in range(0, len(listed.data), SLICE):
                 rows += map(decode, listed.data[at : at + SLICE])
                 await asyncio.sleep(0)
-            pagination = msgspec.json.decode(listed.pagination, type=Pagination) if self.page else None
+            if self.page:
+                return PageBody(rows, msgspec.json.decode(listed.pagination, type=Pagination))
+            return RowsBody(rows, msgspec.json.decode(listed.pagination, type=dict[str, Any] | None))
         except _UNREADABLE:
             return None
-        return PageBody(rows, pagination) if pagination else RowsBody(rows)
 
 
 class Write(NamedTuple):
@@ -315,13 +348,18 @@ class Write(NamedTuple):
         if sent is None:
             if field := _mismatch(resource, read, body):
                 raise errors.Mismatch(field=field)
+            if not _done(body):
+                raise errors.BadResponse("The upstream's answer to the delete does not say that it was done.")
             return Listing([])
         row, created = _decode(resource, read, body), resource.created
         if self.id is not None and row.id != self.id:
             raise errors.Mismatch(field="id")
         if self.id is None and created and not _same_digits(getattr(row, created[1]), sent[created[0]]):
             raise errors.Mismatch(field=created[0])
-        return Listing([row], None, resource.settle([row], sent.get(resource.owner_key, UNSET)))
+        owner = sent.get(resource.owner_key, UNSET)
+        if resource.owner and owner is row.owner_id is None:
+            row.embedded_owner = UNSET  # as it was before
+        return Listing([row], None, resource.settle([row], owner))
 
 
 def check_id(id_: str) -> str:
@@ -370,7 +408,7 @@ def _decode(resource: Resource[Any], read: Read, body: bytes) -> Any:
         raise errors.BadResponse("The upstream's answer is not of the documented shape; try again later.") from error
     unreadable = sum(isinstance(value, Unreadable) for one in found for value in msgspec.structs.astuple(one))
     log.warning("upstream_answer_repaired", kind=resource.name, rows=len(found), unreadable_values=unreadable)
-    return PageBody(found, _pagination(told, read.page, len(found))) if read.page else RowsBody(found)
+    return PageBody(found, _pagination(told, read.page, len(found))) if read.page else RowsBody(found, told)
 
 
 def _pagination(told: Mapping[str, Any], asked: PageRequest, rows: int) -> Pagination:
@@ -381,6 +419,21 @@ def _pagination(told: Mapping[str, Any], asked: PageRequest, rows: int) -> Pagin
         more = told.get("hasMore")
         total = asked.start + rows + (more if isinstance(more, bool) else rows >= size) if rows else 0
     return Pagination(asked.page if page is None else page, size, total)
+
+
+def _has_all(told: Mapping[str, Any], rows: int) -> bool:
+    """Tell whether what a list without pages says of pages allows that these are all its rows."""
+    page, pages, total = (repair.whole(told.get(name)) for name in ("page", "totalPages", "total"))
+    return total in {rows, None} and page in {1, None} and (pages or 0) <= 1 and not told.get("hasMore")
+
+
+def _done(body: bytes) -> bool:
+    """Tell whether the body of a success is empty, or JSON that holds no error."""
+    try:
+        told = msgspec.json.decode(body) if body.strip() else None
+    except _UNREADABLE:
+        return False
+    return not (isinstance(told, dict) and told.get("error"))
 
 
 def _mismatch(resource: Resource[Any], read: Read, body: bytes) -> str | None:
@@ -408,7 +461,7 @@ def _mismatch(resource: Resource[Any], read: Read, body: bytes) -> str | None:
 
 
 def _embedded(raw: Raw, owner: Resource[Any]) -> Any:
-    for decoder in (owner.decoders[0], _REF):
+    for decoder in (owner.whole, _REF):
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
             return decoder.decode(raw)
     return None

@@ -80,6 +80,26 @@ async def test_tells_each_status_with_the_second_json_body_by_its_code(
     assert error["extensions"].get("fieldErrors") == (fields if status < 500 else None)
 
 
+@pytest.mark.parametrize(
+    ("details", "message", "fields"),
+    [
+        ({"formErrors": [], "fieldErrors": {"status": "taken"}}, "Bad", {"status": ["taken"]}),
+        ({"formErrors": "One", "fieldErrors": {"status": None, "name": ["a", 1]}}, "Bad: One", {"name": ["a"]}),
+        ({"formErrors": None, "fieldErrors": None}, "Bad", None),
+        ({"fieldErrors": ["status"]}, "Bad", None),
+        (["status"], "Bad", None),
+        ("status", "Bad", None),
+    ],
+)
+async def test_details_of_another_shape_leave_the_message_as_it_is(
+    gateway: Gateway, details: Any, message: str, fields: Any
+) -> None:
+    error = await failure(gateway, httpx.Response(400, json={"error": "Bad", "details": details}))
+
+    assert error["message"] == message
+    assert error["extensions"].get("fieldErrors") == fields
+
+
 @statuses
 @pytest.mark.parametrize(
     "body",

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.demo.rest_api import sample_workspace
 from tests.harness import Gateway, errors_of, open_gateway
+from tests.plain import through
 
 UPDATE = "mutation($id: ID!, $input: UpdatePhoneNumberInput!) {"
 UPDATE += " updatePhoneNumber(id: $id, input: $input) { phoneNumber { id friendlyName status agent { id } } } }"
@@ -122,6 +123,33 @@ async def test_patch_takes_over_for_good_where_put_is_not_allowed() -> None:
     assert calls == [f"PUT /numbers/{id_}", f"PATCH /numbers/{id_}", f"PATCH /numbers/{id_}"]
     assert sent == [{"friendlyName": "a"}, {"friendlyName": "a"}, {"friendlyName": "b"}]
     assert [a["data"]["updatePhoneNumber"]["phoneNumber"]["friendlyName"] for a in (first, second)] == ["a", "b"]
+
+
+async def test_a_405_changes_nothing_where_the_other_method_fails_too(gateway: Gateway) -> None:
+    gateway.upstream.play("PATCH .*", httpx.Response(405))
+    gateway.upstream.play("PUT .*", httpx.Response(405))
+    refused = await update(gateway, {"friendlyName": "a"})
+    gateway.upstream.play("PATCH .*", httpx.Response(500))
+    failed = await update(gateway, {"friendlyName": "b"})
+    (id_, row), *_ = gateway.workspaces["demo"].numbers.items()
+    gateway.upstream.play("PUT .*", httpx.Response(200, json=row))
+    done = await update(gateway, {"friendlyName": "c"}, id_)
+
+    assert [errors_of(answer) for answer in (refused, failed)] == [[("UPSTREAM_ERROR", ["updatePhoneNumber"])]] * 2
+    assert "errors" not in done
+    assert [call.split()[0] for call in gateway.calls] == ["PUT", "PATCH", "PUT", "PATCH", "PUT"]
+
+
+async def test_put_comes_back_where_patch_is_not_allowed_any_more() -> None:
+    async with open_gateway(update_method="both") as gateway:
+        gateway.upstream.play("PUT .*", httpx.Response(405))
+        await update(gateway, {"friendlyName": "a"})
+        gateway.upstream.play("PATCH .*", httpx.Response(405))
+        gateway.upstream.play("PUT .*", through(gateway, lambda: None))
+        answers = [await update(gateway, {"friendlyName": name}) for name in "bc"]
+
+    assert [errors_of(answer) for answer in answers] == [[], []]
+    assert [call.split()[0] for call in gateway.calls] == ["PUT", "PATCH", "PATCH", "PUT", "PUT"]
 
 
 async def test_two_updates_at_once_both_learn_that_there_is_no_put() -> None:

@@ -124,11 +124,45 @@ async def test_a_success_that_cannot_be_read_is_in_doubt(gateway: Gateway, body:
     assert len(gateway.calls) == 1
 
 
-@pytest.mark.parametrize("status", [200, 202, 204])
-async def test_a_delete_is_done_whatever_its_answer_holds(gateway: Gateway, status: int) -> None:
-    gateway.upstream.play("DELETE .*", httpx.Response(status, text="<html>" if status == 200 else ""))
+@pytest.mark.parametrize(
+    ("status", "text"), [(200, ""), (200, " \n"), (200, "{}"), (200, '{"error": null}'), (204, "")]
+)
+async def test_a_delete_is_done_if_its_answer_says_no_other(gateway: Gateway, status: int, text: str) -> None:
+    gateway.upstream.play("DELETE .*", httpx.Response(status, text=text))
 
     assert "errors" not in await gateway.ask(DELETE, {"id": "n1"})
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        *(
+            (200, text)
+            for text in ("<html>", "\xff", '{"error": "no"}', '{"error": {"message": "no", "code": "CONFLICT"}}')
+        ),
+        *((status, "") for status in (201, 202, 203, 205, 206)),
+    ],
+)
+async def test_a_delete_is_in_doubt_if_its_answer_leaves_it_open(gateway: Gateway, status: int, text: str) -> None:
+    gateway.upstream.play("DELETE .*", httpx.Response(status, text=text))
+
+    answer = await gateway.ask(DELETE, {"id": "n1"})
+
+    assert answer["data"] == {"deletePhoneNumber": None}
+    assert errors_of(answer) == [("UPSTREAM_ERROR", ["deletePhoneNumber"])]
+    assert IN_DOUBT in answer["errors"][0]["message"]
+    assert len(gateway.calls) == 1
+
+
+@pytest.mark.parametrize("status", [202, 206])
+async def test_an_update_that_is_not_carried_out_yet_is_in_doubt(gateway: Gateway, status: int) -> None:
+    (id_, row), *_ = gateway.workspaces["demo"].numbers.items()
+    gateway.upstream.play("PUT .*", httpx.Response(status, json=row))
+
+    answer = await update(gateway, {"friendlyName": "x"}, id_)
+
+    assert errors_of(answer) == [("UPSTREAM_ERROR", ["updatePhoneNumber"])]
+    assert IN_DOUBT in answer["errors"][0]["message"]
 
 
 async def test_an_error_from_before_a_write_is_asked_again_after_it(gateway: Gateway) -> None:

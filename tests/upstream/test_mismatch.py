@@ -76,6 +76,8 @@ NUMBER = '{ phoneNumber(id: "n1") { phoneNumber } }'
 NUMBERS_OF = '{ agent(id: "a1") { numbers { id } } }'
 AGENTS = "{ agents(first: 5) { nodes { name } } }"
 NUMBERS = "{ phoneNumbers(first: 5, status: ACTIVE) { nodes { phoneNumber } } }"
+SUSPENDED = "{ agents(first: 5, status: SUSPENDED) { nodes { name } } }"
+ASSIGNED = "{ phoneNumbers(first: 5, status: ASSIGNED) { nodes { phoneNumber } } }"
 UPDATE = 'mutation { updatePhoneNumber(id: "n1", input: {friendlyName: "x"}) { phoneNumber { id } } }'
 ASSIGN = 'mutation { assignPhoneNumber(input: {phoneNumber: "+4930123456", agentId: "a1"}) { phoneNumber { id } } }'
 DELETE = 'mutation { deletePhoneNumber(id: "n1") { deletedPhoneNumberId } }'
@@ -99,6 +101,13 @@ FOREIGN: dict[str, tuple[str, Any]] = {
     "numbers for agents": (AGENTS, page(number())),
     "an agent's numbers for a page": (NUMBERS, {"data": [number(agentId="a1"), number("n2", agentId="a1")]}),
     "agents for numbers": (NUMBERS, page(agent())),
+    "a page of an agent's numbers": (NUMBERS_OF, page(number(agentId="a1"), total=2)),
+    "a first page of an agent's numbers": (NUMBERS_OF, page(number(agentId="a1"), hasMore=True)),
+    "a page of several of an agent's numbers": (NUMBERS_OF, page(number(agentId="a1"), totalPages=2)),
+    "a later page for an agent's numbers": (NUMBERS_OF, page(number(agentId="a1"), page=2)),
+    "agents of another status": (SUSPENDED, page(agent())),
+    "numbers of another status": (NUMBERS, page(number(status="ACTIVE"), number("n2", status="inactive"), total=2)),
+    "numbers of another status of the guide": (ASSIGNED, page(number(status="UNASSIGNED"))),
 }
 
 
@@ -158,6 +167,12 @@ FITTING: dict[str, tuple[str, Any]] = {
     "numbers without an agent's id": (NUMBERS_OF, {"data": [number()]}),
     "numbers with an agent's id of null": (NUMBERS_OF, {"data": [number(agentId=None), number("n2", agentId="a1")]}),
     "no numbers": (NUMBERS_OF, {"data": []}),
+    "all numbers on one page": (NUMBERS_OF, page(number(agentId="a1"), totalPages=1, hasMore=False)),
+    "no word of a page": (NUMBERS_OF, {"data": [number(agentId="a1")], "pagination": None}),
+    "a status in another case": (SUSPENDED, page(agent() | {"status": "suspended"})),
+    "a status that is not known": (SUSPENDED, page(agent() | {"status": "BUSY"})),
+    "a status of the other set": (ASSIGNED, page(number(status="ACTIVE"))),
+    "a status of the other set, the other way": (NUMBERS, page(number(status="unassigned"))),
     "an update": (UPDATE, number()),
     "a number with blanks": (ASSIGN, number("n7", phoneNumber="+49 30 123456")),
     "a number without its country": (ASSIGN, number("n7", phoneNumber="030123456")),
@@ -433,7 +448,8 @@ async def test_a_response_with_rows_of_several_workspaces_is_believed(upstream: 
 
 
 async def test_an_embedded_agent_names_the_workspace_of_a_list_of_numbers(upstream: RawUpstream) -> None:
-    listed = [ok(page(number(agent=agent() | {"workspaceId": id_}))) for id_ in ("w1", "w2")]
+    whole = agent() | {"description": None}
+    listed = [ok(page(number(agent=whole | {"workspaceId": id_}))) for id_ in ("w1", "w2")]
     upstream.play(*((response, "keep") for response in listed))
     async with open_gateway(upstream.url, None) as (ask, _):
         told = [await ask(NUMBERS), await ask(NUMBERS)]

@@ -129,6 +129,13 @@ def test_believes_a_429_whatever_else_it_says(headers: dict[str, str], wait: int
         (told(0, -5), 1),
         (told(0, 7200), WINDOW),
         (told(0, f"{NOW + 900}, {NOW + 240}"), 240),
+        (told(0, formatdate(NOW + 240, usegmt=True)), 240),
+        (told(0, formatdate(NOW + 240).replace("-0000", "")), 240),
+        (told(0, "2027-01-15T08:04:00Z"), 240),
+        (told(0, "2027-01-15T10:04:00.000+02:00"), 240),
+        (told(0, "2027-01-15 08:04:00"), 240),
+        (told(0, "2027-01-15T08:04:00Z", Date=formatdate(NOW - 60, usegmt=True)), 300),
+        (told(0, "tomorrow"), 60),
     ],
 )
 def test_never_locks_a_key_out_for_longer_than_a_window_whatever_the_clocks_say(

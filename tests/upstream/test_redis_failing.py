@@ -9,7 +9,9 @@ from redis.asyncio import Redis
 
 from gateway.demo.rest_api import sample_workspace
 from tests.harness import capture_logs
+from tests.plain import through
 from tests.store import LIST, NAME, NESTED, REDIS, Slow, Store, replicas, told
+from tests.upstream.test_sharing import Gate
 
 pytestmark = pytest.mark.skipif(REDIS is None, reason="redis-server is not installed here")
 
@@ -74,6 +76,27 @@ async def test_a_redis_that_is_killed_is_not_missed_and_is_used_again_when_it_is
     assert {row["id"]: row["friendlyName"] for row in seen["phoneNumbers"]["nodes"]}[changed] == "new"
     assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == ["redis_unavailable"] * 2
     assert "redis_back" in [entry["event"] for entry in logs]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_without_redis_no_read_is_joined_that_began_before_anothers_write(store: Store, workers: str) -> None:
+    space = sample_workspace()
+    changed = next(iter(space.numbers))
+    settings = {"workers": workers, "cache_ttl": "0"}
+    async with replicas(store.url, workspaces={"demo": space}, settings=settings) as (one, two):
+        await two.data(LIST)
+        await store.stop()
+        gate = Gate(two)
+        two.upstream.play(r"GET /numbers\?.*", gate, through(two, lambda: None))
+        early = asyncio.ensure_future(two.data(LIST))
+        await gate.reached.wait()
+        await one.data(NAME, {"id": changed})
+
+        late = await two.data(LIST)
+        gate.opened.set()
+        await early
+
+    assert {row["id"]: row["friendlyName"] for row in late["phoneNumbers"]["nodes"]}[changed] == "new"
 
 
 async def test_a_redis_that_is_not_there_at_the_start_is_found_later(tmp_path: Path) -> None:
