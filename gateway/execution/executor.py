@@ -374,7 +374,11 @@ class CompiledExecutor(BoundedExecutor):
             return slow()
         # nodes live as long as their document, and so do the selections
         key = (type_.name, *(id(detail.node) for detail in details))
-        return self._try(self._find(key, partial(compile_selection, self, type_, details)), objects, answer, slow)
+        selection = self._find(key, partial(compile_selection, self, type_, details))
+        if selection is None:
+            self._counts.fallen_back += 1
+            return slow()
+        return self._try(selection, objects, answer, slow)
 
     def _find(self, key: object, compile_: Callable[[], Selection]) -> Selection | None:
         try:
@@ -389,12 +393,12 @@ class CompiledExecutor(BoundedExecutor):
         self._selections[key] = selection
         return selection
 
-    async def _try(self, selection: Selection | None, objects: Sequence[object], answer: Answer, slow: Slow) -> Any:
+    async def _try(self, selection: Selection, objects: Sequence[object], answer: Answer, slow: Slow) -> Any:
         """Run a selection on objects and make an answer of the rows, or have graphql-core answer."""
         self._values += TRY
         bounds = self._bounds.attempt()
         try:
-            rows = await _run(_covered(selection), objects, self, bounds)
+            rows = await _run(selection, objects, self, bounds)
         except ResponseTooLarge:
             raise
         except Exception:  # noqa: BLE001 - graphql-core meets it again, and tells of it
@@ -442,19 +446,16 @@ async def answer(
         selections = plans.under(run.variable_values.coerced)
         if plans.query not in selections:
             plans.build(raw_variable_values=variables, plans=plans, counts=counts, bounds=bounds).find_root(plans.query)
-        (row,) = await _run(_covered(selections[plans.query]), _ROOT, run, bounds)
+        selection = selections[plans.query]
+        (row,) = await _run(selection, _ROOT, run, bounds) if selection else [None]
     except ResponseTooLarge:
         raise
     except Exception:  # noqa: BLE001 - graphql-core meets it again, and tells of it
+        row = None
+    if row is None:
         counts.fallen_back += 1
         bounds.take_back()
         return None
     counts.compiled += 1
     data: Any = row  # encoded as the dict that graphql-core speaks of
     return cast("dict[str, Any]", data)
-
-
-def _covered(selection: Selection | None) -> Selection:
-    if selection is None:
-        raise GiveUp
-    return selection
