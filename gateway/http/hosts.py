@@ -45,7 +45,7 @@ def is_address(header: bytes) -> bool:
 
 def _host(header: bytes) -> str | None:
     """Return the host of a Host header as patterns are written, None if it is invalid."""
-    parsed = parse_host_header(header.decode("latin-1"))
+    parsed = parse_host_header(header.decode("latin-1").removesuffix(":"))  # Starlette refuses an empty port
     return None if parsed is None else _normal(parsed.host)
 
 

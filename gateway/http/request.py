@@ -5,6 +5,7 @@ sections 4 to 6; the Fetch standard for requests that a browser sends without a 
 """
 
 import asyncio
+import codecs
 import functools
 import re
 from collections.abc import Sequence
@@ -133,7 +134,8 @@ class RequestParser:
         raise _bad(f"{method[:20]} is not supported: use POST or GET.", 405, allow=METHODS)
 
     def _decode(self, body: bytes) -> GraphQLRequest | Batch:
-        request: GraphQLRequest | list[msgspec.Raw] = _decode(self._decoder, body, "The body")
+        text = body.removeprefix(codecs.BOM_UTF8)
+        request: GraphQLRequest | list[msgspec.Raw] = _decode(self._decoder, text, "The body")
         if not isinstance(request, list):
             return request
         if not 1 <= len(request) <= self._max_batch:

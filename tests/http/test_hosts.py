@@ -35,7 +35,10 @@ def lending(request: pytest.FixtureRequest) -> Iterator[Process]:
         process.stop()
 
 
-OWN = ["localhost", "LocalHost:8000", "localhost.", "localhost.:8000", "127.0.0.1", "127.0.0.1:1", "[::1]:8000"]
+OWN = [
+    *("localhost", "localhost:", "LocalHost:8000", "localhost.", "localhost.:8000"),
+    *("127.0.0.1", "127.0.0.1:", "127.0.0.1:1", "[::1]:", "[::1]:8000"),
+]
 FOREIGN = [
     "evil.example",
     "evil.example:8000",
@@ -53,6 +56,10 @@ FOREIGN = [
     ".",
     "",
     "localhost:http",
+    "localhost::",
+    "::1:",
+    ":",
+    "evil.example:",
     "x" * 5000,
 ]
 

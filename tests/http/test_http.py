@@ -103,6 +103,15 @@ async def test_takes_json_however_it_is_written(gateway: Gateway, content_type: 
     assert (response.status_code, response.json()) == (200, ANSWER)
 
 
+@pytest.mark.parametrize("text", ['{"query": "{ __typename }"}', '[{"query": "{ __typename }"}]'])
+async def test_ignores_a_byte_order_mark(text: str) -> None:
+    async with open_gateway(settings={"max_batch": "2"}) as gateway:
+        response = await post(gateway, text.encode("utf-8-sig"))
+
+    assert response.status_code == 200
+    assert "errors" not in response.text
+
+
 async def test_refuses_a_body_without_a_type_or_with_a_coding(gateway: Gateway) -> None:
     untyped = await gateway.http.post("/graphql", content=json.dumps({"query": QUERY}))
     coded = await post(gateway, b"\x1f\x8b", Content_Encoding="gzip")
@@ -179,7 +188,7 @@ async def test_refuses_a_client_that_accepts_no_offered_media_type(gateway: Gate
         b'{"query": "{ __typename }", "operationName": {}}',
         b'{"query": "\xff"}',
         b'{"query": "\\ud800"}',
-        b'\xef\xbb\xbf{"query": "{ __typename }"}',
+        b'\xef\xbb\xbf\xef\xbb\xbf{"query": "{ __typename }"}',
         '{"query": "{ __typename }"}'.encode("utf-16"),
         f'{{"query": "{{ __typename }}", "variables": {{"a": {DIGITS}}}}}'.encode(),
         f'{{"query": "{{ __typename }}", "variables": {{"a": -{DIGITS}.5e{DIGITS}}}}}'.encode(),
