@@ -8,12 +8,14 @@ application: no or several Host headers, unknown transfer codings, HTTP/0.9. `Up
 import asyncio
 import json
 import re
+import select
 import socket
 import struct
 from typing import NoReturn
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.execution.errors import request_error
 from gateway.http.disconnect import DISCONNECTED
@@ -31,6 +33,8 @@ _REQUEST, _HEAD, _BODY = range(3)  # what is read next on a connection
 _USUAL = 100  # headers of a request
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
 _BODY_FIELDS = {b"content-length", b"transfer-encoding"}
+_CLOSED: int = getattr(select, "POLLRDHUP", select.POLLHUP)
+"""The poll event of a peer that has closed the connection; it comes although input is unread."""
 
 
 class _Refused(Exception):
@@ -57,6 +61,10 @@ class Protocol(HttpToolsProtocol):
     max_waiting = 128 * 1024 * 1024
     """Bytes of responses that wait for slow clients in this process; above it the client slow for longest is
     disconnected."""
+    closed_check = 0.25
+    """Seconds between checks that the client is still connected while reading is paused."""
+
+    transport: Writer
 
     slow_since: float | None = None
     """Time of the event loop since which the client has been slow, or None."""
@@ -74,26 +82,33 @@ class Protocol(HttpToolsProtocol):
         self._whole = False  # whether the bytes that have just arrived start with a head
         self._fields = 0  # bytes of complete headers or trailers
         self._open = 0  # requests without a complete response
+        self._started: RequestResponseCycle | None = None  # the last request that was passed to the application
         self._refusal: tuple[str, str] | None = None
         self._discarded = 0
         self._ignoring_upgrade = False
         self._slow: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
+        self._closed_check: asyncio.TimerHandle | None = None
         self._hurry: asyncio.TimerHandle | None = self.loop.call_later(self.head_timeout, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop every timer."""
+        """Stop every timer, and tell the application."""
         self._relax()
         self._caught_up()
-        if self._linger is not None:
-            self._linger.cancel()
+        for timer in (self._linger, self._closed_check):
+            if timer is not None:
+                timer.cancel()
+        if self._started is not None:  # uvicorn tells only the last request of a pipeline
+            self._tell_disconnect(self._started)
         super().connection_lost(exc)
-        self._tell_disconnect()
 
-    def _tell_disconnect(self) -> None:
-        """Complete the future of `DISCONNECTED` when uvicorn would return `http.disconnect`."""
-        if self.cycle is not None and self.cycle.disconnected and not self._disconnected.done():
-            self._disconnected.set_result(True)
+    def _tell_disconnect(self, cycle: RequestResponseCycle) -> None:
+        """Make `receive` return `http.disconnect`, and complete the future of `DISCONNECTED`."""
+        cycle.disconnected = True
+        cycle.message_event.set()
+        disconnected: asyncio.Future[bool] = cycle.scope[DISCONNECTED]  # type: ignore[typeddict-item]
+        if not disconnected.done():
+            disconnected.set_result(True)
 
     def shutdown(self) -> None:
         """Finish the current request; do not wait for a client whose connection is being closed."""
@@ -120,6 +135,19 @@ class Protocol(HttpToolsProtocol):
         except (httptools.HttpParserError, _Refused):
             self._refusal = self._refusal or ("400 Bad Request", "This is not an HTTP/1.1 request (RFC 9112).")
             self._refuse()
+        if self.flow.read_paused and self._closed_check is None:
+            self._closed_check = self.loop.call_later(self.closed_check, self._check_closed)
+
+    def _check_closed(self) -> None:
+        """Close the connection if the client has; the transport does not notice while reading is paused."""
+        self._closed_check = None
+        if self.flow.read_paused and not self._socket.is_closing():
+            poll = select.poll()
+            poll.register(self._socket.get_extra_info("socket"), _CLOSED)
+            if poll.poll(0):
+                self._socket.close()
+            else:
+                self._closed_check = self.loop.call_later(self.closed_check, self._check_closed)
 
     def _parse(self, data: bytes) -> None:
         while True:
@@ -180,8 +208,7 @@ class Protocol(HttpToolsProtocol):
         if not self._ignoring_upgrade:
             self._check_head()
             super().on_headers_complete()
-            self._disconnected: asyncio.Future[bool] = self.loop.create_future()
-            self.scope[DISCONNECTED] = self._disconnected  # type: ignore[typeddict-unknown-key]  # ASGI allows others
+            self.scope[DISCONNECTED] = self.loop.create_future()  # type: ignore[typeddict-unknown-key]  # ASGI allows it
             self._open += 1
             # a response before the body is complete is the last of the connection
             self._keep, self.cycle.keep_alive = self.cycle.keep_alive, False
@@ -200,6 +227,8 @@ class Protocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():  # else llhttp has not read the body yet
             self._part = _REQUEST
             self._unread = 0
+            if not self.parser.should_keep_alive():  # a trailer `Connection: close` stops llhttp as well
+                self._keep = False
             if not self.cycle.response_started:
                 self.cycle.keep_alive = self._keep
             super().on_message_complete()
@@ -283,9 +312,7 @@ class Protocol(HttpToolsProtocol):
         if self._part == _BODY:  # the application is reading this request and must not respond as well
             if self.pipeline and self.pipeline[0][0] is self.cycle:
                 self.pipeline.popleft()
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-            self._tell_disconnect()
+            self._tell_disconnect(self.cycle)
             self._open -= 1
         if not self._open:
             self._send_refusal()
@@ -308,6 +335,15 @@ class Protocol(HttpToolsProtocol):
             shown = b"" if self.parser.get_method() == b"HEAD" else body
             self.transport.write(b"\r\n".join([*head, b"", shown]))
         self.transport.close()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Start the request as soon as the client has read the responses before it."""
+        self.transport.flush()
+        if self.flow.write_paused:
+            self.pipeline.append((cycle, app))
+        else:
+            self._started = cycle
+            super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         """Start the next request, or refuse it."""
@@ -368,10 +404,12 @@ class Protocol(HttpToolsProtocol):
                 each.disconnect()
 
     def resume_writing(self) -> None:
-        """Stop watching, unless the connection is to be closed once everything is sent."""
+        """Start the next request and stop watching, unless the connection is to be closed once everything is sent."""
         super().resume_writing()
         if not self.transport.is_closing():
             self._caught_up()
+            if self.pipeline and self._started and self._started.response_complete:
+                self._start_asgi_task(*self.pipeline.pop())
 
     def _watch(self) -> None:
         if self._slow is None:

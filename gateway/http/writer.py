@@ -29,7 +29,7 @@ class Writer(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send the data at the end of the turn."""
         if not self._pieces:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._pieces.append(bytes(data))
 
     def is_closing(self) -> bool:
@@ -39,11 +39,12 @@ class Writer(asyncio.Transport):
     def close(self) -> None:
         """Send the collected bytes, and close."""
         if not self._closed:
-            self._flush()
+            self.flush()
             self._closed = True
             self._end()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send the collected bytes."""
         if self._pieces and not self.is_closing():
             self._transport.write(b"".join(self._pieces))
         self._pieces.clear()

@@ -164,6 +164,28 @@ def test_discards_trailers(trailer: str) -> None:
     assert echo.seen[0] == ("POST /a", {"host": "b", "transfer-encoding": "chunked"})
 
 
+@pytest.mark.parametrize("upgrade", [b"", H2C], ids=["plain", "upgrade"])
+@pytest.mark.parametrize(
+    ("trailer", "answers"),
+    [
+        (b"Connection: keep-alive\r\nKeep-Alive: timeout=5", [200, 200]),
+        (b"Connection: upgrade\r\nUpgrade: h2c", [200, 200]),
+        (b"Upgrade: websocket", [200, 200]),
+        (b"Connection: close", [200]),
+        (b"Proxy-Connection: close", [200]),
+        (b"Content-Length: 5", [400]),
+        (b"Transfer-Encoding: chunked", [400]),
+    ],
+)
+def test_a_trailer_never_leaves_a_request_unanswered(trailer: bytes, answers: list[int], upgrade: bytes) -> None:
+    echo = Echo()
+    head = b"POST /a HTTP/1.1\r\nHost: b\r\n" + upgrade + CHUNKED + b"\r\n"
+    with serve_app(echo, http=Protocol) as port:
+        answer = talk(port, head + CHUNKS + trailer + b"\r\n\r\n", LAST)
+
+    assert (statuses(answer), answer.count(b"connection: close")) == (answers, 1)
+
+
 @pytest.mark.parametrize(
     "trailers",
     [[b"X: y\r\n" * 1000] * 200, [b"X: "] + [b"y" * 5000] * 200, [b"X" * 5000] * 200],

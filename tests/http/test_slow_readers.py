@@ -46,6 +46,17 @@ async def large(scope: Scope, _: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": bytes(SIZE)})
 
 
+class Counting:
+    """Answers as `large`, and counts the requests."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.count += scope["type"] == "http"
+        await large(scope, receive, send)
+
+
 def asking(port: int, request: bytes) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port), timeout=10)
     connection.sendall(request)
@@ -121,6 +132,38 @@ def test_limits_the_waiting_bytes_of_all_clients_together() -> None:
         assert wait_for_reset(first)
         assert read(third) > SIZE
         assert read(second) > SIZE
+
+
+def test_starts_no_request_before_the_client_has_read() -> None:
+    app = Counting()
+    with serve_app(app, http=Impatient) as port, asking(port, REQUEST * 2) as connection:
+        assert connection.recv(1)
+        connection.sendall(REQUEST * 2)
+
+        assert wait_for_reset(connection)
+        assert app.count == 1
+
+
+def test_serves_a_pipeline_as_fast_as_it_is_read() -> None:
+    app = Counting()
+    with serve_app(app, http=Impatient) as port, asking(port, REQUEST * 3) as connection:
+        assert connection.recv(1)
+        connection.sendall(CLOSING)
+
+        assert read(connection) > 4 * SIZE
+    assert app.count == 4
+
+
+def test_refuses_a_broken_body_of_a_request_that_waits() -> None:
+    chunked = b"POST / HTTP/1.1\r\nHost: gateway\r\nTransfer-Encoding: chunked\r\n\r\n"
+    app = Counting()
+    with serve_app(app, http=Impatient) as port, asking(port, REQUEST) as connection:
+        size = len(connection.recv(1))
+        connection.sendall(chunked)
+        connection.sendall(b"x\r\n")
+
+        assert size + read(connection) > SIZE
+    assert app.count == 1
 
 
 def test_serves_a_kept_connection_after_a_slow_response() -> None:
