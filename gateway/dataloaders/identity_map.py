@@ -153,9 +153,9 @@ class IdentityMap:
         return started
 
     def owned(self, ids: Sequence[str]) -> dict[str, list[Any]]:
-        """Return the rows of those owners of whom all are known: seen ones, from a complete list that says whose."""
+        """Return the rows of the owners that were seen, from a complete list that says whose its rows are."""
         self.silent = []
-        if not self.complete or not self._owners or self._told is False:
+        if not self._owners or self._told is False:
             return {}
         owned: dict[Any, list[Any]] = {id_: [] for id_ in ids if id_ in self._owners.rows}
         owned[UNSET] = []

@@ -177,7 +177,7 @@ class Loaders:
 
     def size(self, resource: Resource[Any]) -> Size | None:
         """Return how large the unfiltered list is known to be."""
-        return self._maps[resource.name].size
+        return self.session.tenant.sizes.get(resource.name, self.session.clock())
 
     async def pages(
         self,
@@ -386,6 +386,8 @@ class Loaders:
         Up to `room` calls may be sent for that.
         """
         known = self._maps[resource.name]
+        if not known.complete:
+            return {}
         owned, facts = known.owned(ids), known.owner_facts
         if not known.silent or not facts.told or facts.silence_means_none is not None:
             return owned

@@ -398,9 +398,10 @@ class Call:
         self._request = Request(method, target, session.headers, body, tenant.name)
         self._key = key
         self._at, self._base, self._writes = client.clock(), tenant.log.told or tenant.log.wrote, tenant.writes
-        self._since = tenant.quota.begin()
-        self._number = 0
-        """Of its response, for the quota."""
+        self._since = tenant.quota.learned
+        tenant.quota.in_flight += 1
+        self._place = 0
+        """Of its response among those of the tenant."""
         self._reserved = True
         """Whether an attempt is counted that was not sent."""
         self._response: Response | None = None
@@ -467,7 +468,8 @@ class Call:
                     raise
         now, quota = self._client.clock(), self._tenant.quota
         self._response = response
-        self._number = quota.answered()
+        quota.responses += 1
+        self._place = quota.responses
         success = response.status in (_DELETED if self._request.method == "DELETE" else _SUCCESS)
         if response.verified or not success:
             self._learn(response, now)
@@ -556,16 +558,16 @@ class Call:
 
     def _learn(self, response: Response, now: float) -> None:
         """Take in what a response tells of the tenant."""
-        quota = self._tenant.quota
-        quota.learned(self._number)
-        quota.learn(response.headers, status=response.status, now=now, since=self._since)
+        self._tenant.quota.learn(
+            response.headers, status=response.status, now=now, since=self._since, place=self._place
+        )
         if response.status != 401 and not self._tenant.answered:
             self._client.tenants.keep(self._tenant)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self.usage.reserved -= self._reserved
         self._remove()
-        self._tenant.quota.end()
+        self._tenant.quota.in_flight -= 1
         self.usage.unsettled -= 1
         if self.usage.then and not self.usage.unsettled:
             self.usage.then()

@@ -48,10 +48,15 @@ class Quota:
     """One tenant's quota; calls in flight count as spent until they are answered."""
 
     def __init__(self) -> None:
+        self.in_flight = 0
+        """Calls that have not ended."""
+        self.responses = 0
+        """Responses so far, learned from or not."""
+        self.learned = 0
+        """Responses that were learned from."""
+        self._counted = 0
+        """Responses that the state counts: of those learned from, the latest by their order."""
         self._state: QuotaState | None = None
-        self._under_way = 0
-        self._answers = 0
-        self._answered = self._learned = 0
         self._pause = 0.0
         self._probe = 0.0
         """When the next probe may go out, while the quota is said to be spent."""
@@ -68,38 +73,24 @@ class Quota:
         `reserve` calls must remain after it. A probe may be sent if nothing else is in flight.
         """
         state = self.state(now)
-        spent = self._under_way + self._answered - self._learned
+        spent = self.in_flight + self.responses - self._counted
         if state is None or state.remaining - spent > max(0, min(reserve, state.limit - 1)):
             return None
-        if state.remaining == self._under_way == 0 and self._probe <= now < state.reset - self._pause:
+        if state.remaining == self.in_flight == 0 and self._probe <= now < state.reset - self._pause:
             return None
         return max(1, math.ceil(state.reset - now))
 
-    def begin(self) -> int:
-        """Count a call as in flight; return the responses so far, for `learn`."""
-        self._under_way += 1
-        return self._answers
-
-    def end(self) -> None:
-        """Count a call as ended."""
-        self._under_way -= 1
-
-    def answered(self) -> int:
-        """Count a response that is not learned from yet, and return its place in their order."""
-        self._answered += 1
-        return self._answered
-
-    def learned(self, place: int) -> None:
-        """Take a response and all before it as learned from: its headers count them."""
-        self._learned = max(self._learned, place)
-
-    def learn(self, headers: Mapping[str, str], *, status: int, now: float, since: int | None = None) -> None:
+    def learn(
+        self, headers: Mapping[str, str], *, status: int, now: float, since: int | None = None, place: int = 0
+    ) -> None:
         """Learn from a response; after a 429 the quota is spent, whatever the headers say.
 
-        `since` is what `begin` returned: if no response has come meanwhile, none is newer than this one.
+        `since` is `learned` when its call began: if that is the same now, no response is newer. `place` is its place
+        among the responses: its headers count those before it.
         """
-        newest = since == self._answers
-        self._answers += 1
+        newest = since == self.learned
+        self.learned += 1
+        self._counted = max(self._counted, place)
         told, wait = _read(headers, self.state(now), now), None
         if status == 429:
             told, wait = self._refused(told, headers, now)

@@ -63,8 +63,8 @@ def read_object(body: bytes, row: "msgspec.json.Decoder[Any]") -> Any:
 def whole(value: object) -> int | None:
     """Return a whole number that was written as one, as a float or as text; else None."""
     try:
-        number = float(value) if isinstance(value, int | float | str) else float("nan")
-        return int(number) if number.is_integer() else None
+        found = float(value) if isinstance(value, int | float | str) else float("nan")
+        return int(found) if found.is_integer() else None
     except (ValueError, OverflowError):
         return None
 

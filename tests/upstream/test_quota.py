@@ -59,10 +59,10 @@ def test_refuses_a_call_that_would_eat_into_the_reserve(remaining: int, reserve:
 def test_counts_calls_under_way_as_spent() -> None:
     quota = learned(told(2))
 
-    quota.begin()
-    quota.begin()
+    quota.in_flight += 1
+    quota.in_flight += 1
     refused = quota.refuse_for(NOW)
-    quota.end()
+    quota.in_flight -= 1
 
     assert refused == 600
     assert quota.refuse_for(NOW) is None
@@ -179,9 +179,10 @@ def test_what_a_response_leaves_out_is_as_it_was_told_before() -> None:
 def answer(quota: Quota, now: float, headers: dict[str, str], status: int = 200) -> None:
     """Send a call and answer it, with no other under way."""
     assert quota.refuse_for(now) is None
-    since = quota.begin()
+    since = quota.learned
+    quota.in_flight += 1
     quota.learn(headers, status=status, now=now, since=since)
-    quota.end()
+    quota.in_flight -= 1
 
 
 @pytest.mark.parametrize(("limit", "remaining"), [(5000, 4000), (1000, 900), (10, 9)])
@@ -217,9 +218,9 @@ def test_a_spent_quota_is_probed_by_one_call_after_a_pause_that_grows(headers: d
 def test_only_one_probe_is_under_way_and_none_just_before_the_reset() -> None:
     quota = learned(told(0))
 
-    quota.begin()
+    quota.in_flight += 1
     second = quota.refuse_for(NOW + 300)
-    quota.end()
+    quota.in_flight -= 1
 
     assert second == 300
     assert quota.refuse_for(NOW + 300) is None
@@ -246,10 +247,11 @@ def test_a_probe_that_fails_leaves_the_quota_closed() -> None:
 
 def test_a_burst_that_ends_the_quota_makes_one_pause() -> None:
     quota = Quota()
-    begun = [quota.begin() for _ in range(50)]
+    begun = [quota.learned] * 50
+    quota.in_flight = 50
     for since in begun:
         quota.learn(told(0, NOW + 3600), status=429, now=NOW, since=since)
-        quota.end()
+        quota.in_flight -= 1
 
     assert quota.refuse_for(NOW + FIRST_PAUSE - 1) == 3600 - FIRST_PAUSE + 1
     assert quota.refuse_for(NOW + FIRST_PAUSE) is None
