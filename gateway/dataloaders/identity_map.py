@@ -295,13 +295,13 @@ def _limit(listing: Listing[Any], asked: PageRequest) -> int:
     return min(told, asked.limit) if told > 0 else asked.limit
 
 
-def _raise_hopeless(answers: Iterable[object]) -> None:
-    """Raise the first failure that a single call would meet as well."""
-    for answer in answers:
-        if isinstance(answer, BaseException) and (
-            isinstance(answer, _HOPELESS) or not isinstance(answer, errors.UpstreamError)
+def _raise_hopeless(results: Iterable[object]) -> None:
+    """Raise the first failure that a point read would meet as well."""
+    for result in results:
+        if isinstance(result, BaseException) and (
+            isinstance(result, _HOPELESS) or not isinstance(result, errors.UpstreamError)
         ):
-            raise answer
+            raise result
 
 
 _HOPELESS = (

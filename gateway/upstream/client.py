@@ -111,7 +111,7 @@ class Client:
         reserve = self.settings.quota_reserve
         if quota and 0 < quota.limit <= reserve and not self._judged:
             self._judged = True
-            log.warning("quota_reserve_above_limit", reserve=reserve, limit=quota.limit, effect="no list is swept")
+            log.warning("quota_reserve_above_limit", reserve=reserve, limit=quota.limit, effect="no list is scanned")
 
     async def session(self, api_key: str, request_id: str, *, fresh: bool = False) -> "Session":
         """Open the session of one operation; without a key its first call raises `errors.NoKey`.
@@ -128,23 +128,23 @@ class Client:
 
 
 class Saved(msgspec.Struct):
-    """REST calls an operation did without, and why (README, "What a query costs")."""
+    """REST calls that an operation avoided, by reason."""
 
     swept: int = 0
-    """Objects found on the pages of a list, less the pages read for them."""
+    """Objects found by list scans, minus the pages read for them."""
     primed: int = 0
-    """Objects that an answer of the same operation had brought along."""
+    """Objects that another response of the same operation held."""
     coalesced: int = 0
-    """Answers shared with an operation that was already asking."""
+    """Responses shared with a request of another operation in flight."""
     cached: int = 0
-    """Answers remembered from earlier operations."""
+    """Responses from the cache."""
 
 
 class Usage(msgspec.Struct):
-    """REST calls of one operation: sent, and saved."""
+    """REST calls of one operation: sent and avoided."""
 
     spent: int = 0
-    """Calls sent so far."""
+    """Calls that were sent."""
     reserved: int = 0
     """Calls that are admitted and not sent yet."""
     unsettled: int = 0
@@ -155,7 +155,7 @@ class Usage(msgspec.Struct):
 
     @property
     def touched(self) -> bool:
-        """Whether the upstream, or what is known of it, was asked at all."""
+        """Whether a call was sent or avoided."""
         return bool(self.spent or any(msgspec.structs.astuple(self.saved)))
 
 

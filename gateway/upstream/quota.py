@@ -59,10 +59,10 @@ class Quota:
         self._state: QuotaState | None = None
         self._pause = 0.0
         self._probe = 0.0
-        """When the next probe may go out, while the quota is said to be spent."""
+        """When the next probe may be sent, while the quota is said to be spent."""
 
     def state(self, now: float) -> QuotaState | None:
-        """Return what is known, or None before the first answer and after the reset."""
+        """Return what is known, or None before the first response and after the reset."""
         if self._state and now >= self._state.reset:
             self._state = None
         return self._state

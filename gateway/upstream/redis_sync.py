@@ -203,9 +203,9 @@ class Replicas:
             async with self._redis.pipeline() as pipe:
                 pipe.get(IDENTITY)
                 fill(pipe, f"omnia:{name}:log")
-                now, *answers = await pipe.execute()
+                now, *results = await pipe.execute()
             if now == identity:
-                return name, answers
+                return name, results
             self._identity = b""
 
     async def _take_in(self, tenant: Tenant, arrived: float) -> None:

@@ -1,9 +1,9 @@
-"""Reads answers that are not of the documented shape, row by row, as far as they can be read.
+"""Reads responses that are not of the documented shape, row by row, as far as they can be read.
 
-`reads` comes here once strict decoding has failed. Text is repaired where JSON allows it: any UTF, with or without a
-byte order mark, U+FFFD for half a surrogate pair and for bytes that are no text. A value of another type is converted
-where that loses nothing, an unknown status is UNKNOWN, an optional value is null. What is left, a required value
-that cannot be read, is an `models.Unreadable`, which is an error only where it is selected. No row is left out.
+Text is repaired if it is not JSON in UTF-8: any UTF, with or without a byte order mark, U+FFFD for half a surrogate
+pair and for bytes that are not text. A value of another type is converted if that loses nothing, an unknown status is
+UNKNOWN, an unreadable optional value has its default. A required value that cannot be read is a `models.Unreadable`,
+which is an error only if it is selected. No row is left out.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _HALF_A_PAIR = re.compile(
     r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u)[dD][c-fC-F][0-9a-fA-F]{2})"
 )
 _LONGEST = 18
-"""Digits of a number that is read as one; a longer one may be an id, and keeps its digits."""
+"""Digits of an integer that is read as one; a longer one may be an id, and keeps its digits."""
 
 
 class Rows(msgspec.Struct):
@@ -37,15 +37,15 @@ _ROWS = msgspec.json.Decoder(Rows)
 
 
 def clean(body: bytes, errors: Literal["replace", "strict"] = "replace") -> str:
-    """Return a body as JSON text that msgspec can decode; `errors` says what becomes of bytes that are no text."""
+    """Return a body as JSON text that msgspec can decode; `errors` is how bytes that are not text are handled."""
     return _HALF_A_PAIR.sub(r"\1\\ufffd", body.decode(json.detect_encoding(body), errors))
 
 
 def read_rows(body: bytes, row: "msgspec.json.Decoder[Any]") -> tuple[list[Any], dict[str, Any]]:
-    """Return the rows of a list and what its `pagination` says, if anything.
+    """Return the rows of a list and its `pagination`, empty without one.
 
     Raises:
-        msgspec.DecodeError: it is no list of rows.
+        msgspec.DecodeError: it is not a list of rows.
         RecursionError: it is nested too deeply.
     """
     listed = _ROWS.decode(clean(body))
@@ -61,7 +61,7 @@ def read_object(body: bytes, row: "msgspec.json.Decoder[Any]") -> Any:
 
 
 def whole(value: object) -> int | None:
-    """Return a whole number that was written as one, as a float or as text; else None."""
+    """Return an integer that was written as an integer, a float or text; else None."""
     try:
         found = float(value) if isinstance(value, int | float | str) else float("nan")
         return int(found) if found.is_integer() else None

@@ -279,7 +279,7 @@ class Read(msgspec.Struct, frozen=True, omit_defaults=True):
             if told.page != page.page or told.limit > page.limit:  # a smaller limit is the upstream's own
                 raise errors.Mismatch(field="page" if told.page != page.page else "limit")
             for name, value in self.filters:
-                if name == "status" and not resource.excluded[value].isdisjoint(map(_STATUS, found.data)):
+                if name == "status" and not resource.excluded.get(value, frozenset()).isdisjoint(map(_STATUS, found.data)):
                     raise errors.Mismatch(field=name)
             return Listing(found.data, believed(told, page, len(found.data)), resource.settle(found.data))
         if self.owner is not None:
@@ -407,7 +407,7 @@ def _decode(resource: Resource[Any], read: Read, body: bytes) -> Any:
     except _UNREADABLE as error:
         raise errors.BadResponse("The upstream's answer is not of the documented shape; try again later.") from error
     unreadable = sum(isinstance(value, Unreadable) for one in found for value in msgspec.structs.astuple(one))
-    log.warning("upstream_answer_repaired", kind=resource.name, rows=len(found), unreadable_values=unreadable)
+    log.warning("upstream_response_repaired", kind=resource.name, rows=len(found), unreadable_values=unreadable)
     return PageBody(found, _pagination(told, read.page, len(found))) if read.page else RowsBody(found, told)
 
 
