@@ -279,7 +279,9 @@ class Read(msgspec.Struct, frozen=True, omit_defaults=True):
             if told.page != page.page or told.limit > page.limit:  # a smaller limit is the upstream's own
                 raise errors.Mismatch(field="page" if told.page != page.page else "limit")
             for name, value in self.filters:
-                if name == "status" and not resource.excluded.get(value, frozenset()).isdisjoint(map(_STATUS, found.data)):
+                if name == "status" and not resource.excluded.get(value, frozenset()).isdisjoint(
+                    map(_STATUS, found.data)
+                ):
                     raise errors.Mismatch(field=name)
             return Listing(found.data, believed(told, page, len(found.data)), resource.settle(found.data))
         if self.owner is not None:
