@@ -62,7 +62,7 @@ RESOURCE = [
 
 ''',
     ),
-    Insertion("upstream/resources.py", r"    AgentRow,\n    Body,", "    CallRow,\n"),
+    Insertion("upstream/resources.py", r"    AgentRow,\n", "    CallRow,\n"),
     Insertion("upstream/resources.py", r'    created=\("phoneNumber"', '    stales=("calls",),\n'),
     Insertion(
         "upstream/resources.py",

@@ -119,16 +119,11 @@ class IdentityMap:
         self.release()
         self._pages.clear()
 
-    def forget_written(self, id_: str | None) -> None:
-        """Forget a row that was written."""
+    def forget(self, ids: Iterable[str | None]) -> None:
+        """Forget rows that a write made stale."""
         self.complete = False
-        if id_ is not None:
-            self.rows.pop(id_, None)
-
-    def forget_all(self) -> None:
-        """Forget every row."""
-        self.rows.clear()
-        self.complete = False
+        for id_ in ids:
+            self.rows.pop(id_, None)  # type: ignore[arg-type]  # no row has None
 
     def release(self) -> None:
         """Let go of the pages that were read ahead and that nobody waits for."""
@@ -225,7 +220,8 @@ class IdentityMap:
 
     async def _scan(self, keys: int, wanted: frozenset[str] | None) -> int:
         read, rows, totals, sizes = 0, dict[str, Any](), set[int](), list[int]()
-        requests = self._next(keys, self._missing(keys, wanted), read) if self._worth(wanted) else []
+        worth = self._worth(wanted) and not self.complete
+        requests = self._next(keys, self._missing(keys, wanted), read) if worth else []
         while requests:
             results = await self.pages(requests)
             self.scanned = True
@@ -254,8 +250,6 @@ class IdentityMap:
 
     def _next(self, keys: int, missing: int, read: int) -> list[PageRequest]:
         """Return what to read next: what was read ahead, or what costs less than point reads and can be afforded."""
-        if self.complete:
-            return []
         if self._ahead:
             requests, self._ahead = self._ahead, []
             self._guard.balance += 1

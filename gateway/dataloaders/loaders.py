@@ -231,11 +231,11 @@ class Loaders:
         try:
             written = await self.session.write(Write(resource.name, id_, body))
         finally:
-            known.forget_written(id_)
-            for name, each in self._maps.items():
+            for each in self._maps.values():
                 each.forget_pages()
-                if name in resource.stales:
-                    each.forget_all()
+            for name in (resource.name, *resource.stales):
+                stale = self._maps[name]
+                stale.forget([id_] if stale is known else [*stale.rows])
             for loader in self._loaders.values():
                 loader.clear_all()
         known.see_listing(written)

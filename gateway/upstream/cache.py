@@ -7,7 +7,7 @@ may be.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -121,16 +121,15 @@ class Cache:
                 del self._owned[read]
         if id_ is not None:
             self._objects.pop((kind, id_), None)
-        for stale in RESOURCES[kind].stales:
-            self.clear(stale)
+        self.clear(RESOURCES[kind].stales)
 
-    def clear(self, kind: str | None = None) -> None:
-        """Forget everything, or everything that holds rows of one resource."""
-        entries = [entry for (name, _), (_, entry) in self._objects.items() if kind in {None, name}]
-        entries += [entry for read, entry in self._owned.items() if kind in {None, read.kind}]
-        entries += [
-            entry for read, pages in self._pages.items() if kind in {None, read.kind} for entry in pages.values()
-        ]
+    def clear(self, kinds: Collection[str] = RESOURCES) -> None:
+        """Forget every response that holds rows of these resources."""
+        if not kinds:
+            return
+        entries = [entry for (kind, _), (_, entry) in self._objects.items() if kind in kinds]
+        entries += [entry for read, entry in self._owned.items() if read.kind in kinds]
+        entries += [entry for read, pages in self._pages.items() if read.kind in kinds for entry in pages.values()]
         for entry in {id(entry): entry for entry in entries}.values():
             self._size.drop(entry)
 

@@ -6,7 +6,6 @@ client leaves. Facts: the vendor's "Phone Numbers" page and its OpenAPI 1.0.0.
 """
 
 import asyncio
-import itertools
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
@@ -367,8 +366,8 @@ class LazyResult:
             found = (self.call and self.call.result()) or self._session.too_late()
             if isinstance(found, Exception):
                 found = self._session.stale(self._read, found)
-            elif self.call:
-                self._session.received += self.call.received
+            else:
+                self._session.received += self.call.received if self.call else 0
             self._result = found
             self.release()
         return self._result
@@ -458,7 +457,9 @@ class Call:
 
     async def _send(self) -> bytes:
         """Send attempt after attempt as `may_retry` allows, and return the body of a success."""
-        for attempts in itertools.count(1):
+        attempts = 0
+        while True:
+            attempts += 1
             try:
                 response = await self._attempt()
                 break

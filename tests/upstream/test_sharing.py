@@ -104,14 +104,16 @@ async def test_a_batch_of_an_operation_that_is_over_does_not_begin() -> None:
         begun.append(keys)
         return [*keys]
 
-    async def operation() -> asyncio.Task[str]:
-        return asyncio.ensure_future(Loader[str, str](fetch).load("a"))
+    async def operation() -> tuple[Loader[str, str], asyncio.Task[str]]:
+        loader: Loader[str, str] = Loader(fetch)
+        return loader, asyncio.ensure_future(loader.load("a"))
 
-    left = await asyncio.ensure_future(operation())
+    loader, left = await asyncio.ensure_future(operation())
     await settle()
 
-    assert left.done()
-    left.exception()
+    assert isinstance(left.exception(), Unavailable)
+    with pytest.raises(Unavailable):
+        await loader.load("b")
 
     assert begun == []
 
