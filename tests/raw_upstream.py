@@ -7,15 +7,15 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Literal
+from typing import Literal
 
 import httpx
 import trustme
 import uvloop
 
 from gateway.demo.rest_api import Workspace, create_demo
-from gateway.settings import Settings
-from gateway.upstream.transport.base import Transport
+from gateway.upstream.tls import tls_context
+from gateway.upstream.transport.base import Options, Transport
 from gateway.upstream.transport.httpx import HttpxTransport
 from gateway.upstream.transport.pool import Pool
 
@@ -23,7 +23,7 @@ Then = Literal["keep", "close", "reset", "hang"]
 """What becomes of the connection after an answer."""
 
 BOTH_LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-_SYSTEM = ssl.create_default_context()
+_SYSTEM = tls_context()
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 _ID = re.compile(rb"x-request-id: ([^\r]+)", re.IGNORECASE)
 REPEATED = "X-Request-Id: its own"
@@ -178,22 +178,25 @@ async def raw_upstream(tls: ssl.SSLContext | None = None) -> AsyncIterator[RawUp
         await upstream.stop()
 
 
-def limits(url: str, timeout: float, connections: int, **more: Any) -> Settings:
-    """Settings of a transport."""
-    return Settings(
-        upstream_url=url, upstream_timeout=timeout, upstream_connections=connections, deadline=timeout / 2, **more
-    )
+def trusting(ca: trustme.CA | None) -> ssl.SSLContext:
+    """A client's context that trusts the system's authorities, or one more."""
+    context = tls_context() if ca else _SYSTEM
+    if ca:
+        ca.configure_trust(context)
+    return context
+
+
+def options(url: str, timeout: float, connections: int, ca: trustme.CA | None = None, proxy: str = "") -> Options:
+    """Options of a transport; an attempt waits for a connection for half its timeout."""
+    return Options(url, timeout, connections, timeout / 2, proxy, trusting(ca) if "https:" in url + proxy else None)
 
 
 def built_in(url: str, timeout: float, connections: int, ca: trustme.CA | None = None) -> Transport:
     """The built-in transport."""
-    return Pool(limits(url, timeout, connections), ca.cert_pem.bytes() if ca else None)
+    return Pool(options(url, timeout, connections, ca))
 
 
 def plain_httpx(url: str, timeout: float, connections: int, ca: trustme.CA | None = None) -> Transport:
     """The transport of httpx itself, plugged in."""
-    context = ssl.create_default_context() if ca else _SYSTEM
-    if ca:
-        ca.configure_trust(context)
-    plugged = httpx.AsyncHTTPTransport(verify=context)
-    return HttpxTransport(limits(url, timeout, connections), lambda: plugged)
+    plugged = httpx.AsyncHTTPTransport(verify=trusting(ca))
+    return HttpxTransport(options(url, timeout, connections), lambda: plugged)

@@ -6,9 +6,11 @@ whether the upstream may have seen the request. A response that belongs to anoth
 """
 
 import contextlib
+import os
+import re
 import zlib
 from collections.abc import Callable, Mapping
-from itertools import islice
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 import httpx
@@ -17,8 +19,8 @@ import msgspec
 from gateway.observability.logging import log
 from gateway.settings import Settings
 from gateway.upstream import errors, models, repair
-from gateway.upstream.request_ids import RequestIds
-from gateway.upstream.transport.base import InvalidResponse, Request, Timeout, Transport, TransportError
+from gateway.upstream.tls import tls_context
+from gateway.upstream.transport.base import InvalidResponse, Options, Request, Timeout, Transport, TransportError
 from gateway.upstream.transport.httpx import HttpxTransport, through_proxy
 from gateway.upstream.transport.pool import Pool
 
@@ -32,9 +34,17 @@ MIN_SECRET = 8
 MAX_MEMBERS = 1000
 """Gzip members of one response; each costs a pass over the data after it."""
 
+ENOUGH = 10
+"""Responses in a row that must repeat their ids before all have to."""
+MISSES = 3
+"""Responses without the id after which they need not repeat it, unless ENOUGH in a row between them do."""
+LESS_SURE = 10
+"""Factor by which more responses in a row are needed after each such mistake."""
+
 _CODINGS = {"gzip", "x-gzip", "deflate"}
 _GZIP = b"\x1f\x8b"
 _ID = "X-Request-Id"
+_SUFFIX = re.compile(r"gw[0-9a-f]{16}")
 _HEADERS = {"Cache-Control": "no-cache"}
 """A cache in between would answer reads that follow a write with older responses, and repeat their request ids."""
 _ERROR_BODY = msgspec.json.Decoder(models.ErrorBody)
@@ -64,14 +74,23 @@ class HttpClient:
         self._timeout = settings.upstream_timeout
         self._max_bytes = settings.max_upstream_bytes
         self._ids = RequestIds()
+        needs_tls = settings.upstream_proxy or settings.upstream_url.lower().startswith("https:")
+        options = Options(
+            settings.upstream_url,
+            settings.upstream_timeout,
+            settings.upstream_connections,
+            settings.deadline,
+            settings.upstream_proxy,
+            tls_context() if needs_tls and not transport else None,
+        )
         if isinstance(transport, httpx.AsyncBaseTransport):
-            self._transport: Transport = HttpxTransport(settings, lambda: transport)
+            self._transport: Transport = HttpxTransport(options, lambda: transport)
         elif transport:
             self._transport = transport
         elif settings.upstream_proxy:
-            self._transport = through_proxy(settings)
+            self._transport = through_proxy(options)
         else:
-            self._transport = Pool(settings)
+            self._transport = Pool(options)
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -106,6 +125,50 @@ class HttpClient:
         self.mismatches += 1
         closed = self._transport.close_generation(generation)
         log.warning("mismatched_response", field=error.field, connections_closed=closed)
+
+
+class RequestIds:
+    """Makes the ids of attempts at one upstream, and tells whether a response with an id can belong to an attempt.
+
+    The vendor says that every response carries an `X-Request-Id`, but not whether it is the request's. If an upstream
+    repeats the request's id in several responses in a row, every later response must repeat it too. Ids are unique: a
+    response with the id of another attempt, of this gateway or another, is always the response to that one.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = count(int.from_bytes(os.urandom(7)))
+        self._row = 0
+        self._enough = ENOUGH
+        self._misses = 0
+        self._required = False
+
+    def next(self) -> str:
+        """Return the unique suffix of the next attempt's id; the operation's id goes before it."""
+        return f"gw{next(self._numbers):016x}"
+
+    def fits(self, suffix: str, status: int, id_: str | None) -> bool:
+        """Return whether a response with this id, or with None, can belong to the attempt of this suffix.
+
+        A proxy's error page (a 4xx without an id, or a 5xx) fits any attempt and changes nothing.
+        """
+        if id_ and suffix in id_:
+            self._row += 1
+            if self._row >= self._enough:
+                self._required, self._misses = True, 0
+            return True
+        if id_ and _SUFFIX.search(id_):
+            return False
+        if status >= 500 or (status >= 400 and not id_):
+            return True
+        self._row = 0
+        if self._required:
+            self._misses += 1
+            if self._misses < MISSES:
+                return False
+            self._required, self._misses = False, 0
+            self._enough *= LESS_SURE
+            return False
+        return True
 
 
 class _Receiver:

@@ -16,7 +16,7 @@ from gateway.app import create_app
 from gateway.settings import load
 from gateway.upstream import errors
 from gateway.upstream.attempt import MAX_MESSAGE, Response, error_for
-from gateway.upstream.transport.tls import add_missing_authorities
+from gateway.upstream.tls import add_missing_authorities
 from tests.harness import capture_logs, errors_of, spent
 from tests.raw_upstream import answer, raw_upstream
 

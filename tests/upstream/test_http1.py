@@ -10,7 +10,7 @@ import pytest
 from gateway.upstream.transport.base import ConnectError, InvalidResponse, ReadTimeout, Request
 from gateway.upstream.transport.http1 import MAX_HEAD, Connection
 from gateway.upstream.transport.pool import IDLE_TIMEOUT, QUIET_PERIOD, Pool
-from tests.raw_upstream import answer, limits, raw_upstream
+from tests.raw_upstream import answer, options, raw_upstream
 
 
 class Clock(asyncio.SelectorEventLoop):
@@ -239,7 +239,7 @@ async def test_a_shorter_time_after_a_longer_one_counts() -> None:
 
 async def test_an_idle_connection_is_kept_for_a_while_and_then_closed() -> None:
     async with raw_upstream() as upstream:
-        pool = Pool(limits(upstream.url, 10, 2))
+        pool = Pool(options(upstream.url, 10, 2))
         await pool.send(Request("GET", "/agents", {}), Taken())
         await put_on(IDLE_TIMEOUT - 1)
         await pool.send(Request("GET", "/agents", {}), Taken())
@@ -255,7 +255,7 @@ async def test_an_idle_connection_is_kept_for_a_while_and_then_closed() -> None:
 
 async def test_a_connection_is_quiet_before_another_tenant_gets_it() -> None:
     async with raw_upstream() as upstream:
-        pool = Pool(limits(upstream.url, 10, 1))
+        pool = Pool(options(upstream.url, 10, 1))
 
         def call(tenant: str) -> "asyncio.Task[None]":
             return asyncio.create_task(pool.send(Request("GET", f"/{tenant}", {}, None, tenant), Taken()))
@@ -279,7 +279,7 @@ async def test_a_connection_is_quiet_before_another_tenant_gets_it() -> None:
 
 async def test_a_slot_that_is_freed_in_a_quiet_period_is_granted_at_once() -> None:
     async with raw_upstream() as upstream:
-        pool = Pool(limits(upstream.url, 10, 1))
+        pool = Pool(options(upstream.url, 10, 1))
         await pool.send(Request("GET", "/agents", {}, None, "a"), Taken())
         waiting = asyncio.create_task(pool.send(Request("GET", "/agents", {}, None, "b"), Taken()))
         await put_on(0)

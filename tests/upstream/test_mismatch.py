@@ -12,7 +12,7 @@ import pytest
 from gateway.app import create_app
 from gateway.demo.rest_api import Workspace, sample_workspace
 from gateway.settings import load
-from gateway.upstream.request_ids import ENOUGH, LESS_SURE, MISSES, RequestIds
+from gateway.upstream.attempt import ENOUGH, LESS_SURE, MISSES, RequestIds
 from tests.harness import capture_logs, errors_of
 from tests.raw_upstream import BOTH_LOOPS, REPEATED, MixedUp, RawUpstream, answer, id_of, listening, raw_upstream
 

@@ -13,7 +13,7 @@ from gateway.upstream import errors
 from gateway.upstream.attempt import HttpClient, Response
 from gateway.upstream.transport.base import Request
 from gateway.upstream.transport.pool import QUIET_PERIOD, Pool
-from tests.raw_upstream import BOTH_LOOPS, RawUpstream, answer, limits, raw_upstream
+from tests.raw_upstream import BOTH_LOOPS, RawUpstream, answer, options, raw_upstream
 
 LOOPS = BOTH_LOOPS
 KEY = {"X-API-Key": "demo"}
@@ -23,9 +23,9 @@ HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{}"
 class Line:
     """A pool behind a client."""
 
-    def __init__(self, url: str, *, timeout: float = 5, connections: int = 1, pem: bytes | None = None) -> None:
+    def __init__(self, url: str, *, timeout: float = 5, connections: int = 1, ca: trustme.CA | None = None) -> None:
         self.places = connections
-        self.pool = Pool(limits(url, timeout, connections), pem)
+        self.pool = Pool(options(url, timeout, connections, ca))
         self.http = HttpClient(Settings(upstream_timeout=timeout), self.pool)
 
     def call(self, target: str = "/agents", body: bytes | None = None, tenant: str = "") -> "asyncio.Task[Response]":
@@ -333,7 +333,7 @@ async def test_what_is_no_request_is_not_sent(upstream: RawUpstream, line: Line,
     ],
 )
 async def test_a_request_names_the_host_and_stays_below_the_base(base: str, host: str) -> None:
-    pool = Pool(Settings(upstream_url=base))
+    pool = Pool(options(base, 1, 1))
 
     request = pool.serialise(Request("POST", "/numbers", {"X-A": "é"}, b"{}"))
 
@@ -348,7 +348,7 @@ async def test_a_body_without_length_must_end_with_its_tls_connection() -> None:
     ca.issue_cert("localhost").configure_cert(context)
     async with raw_upstream(context) as upstream:
         upstream.play((b"HTTP/1.1 200 OK\r\n\r\n{}", "close"), (b"HTTP/1.1 200 OK\r\n\r\n{}", "reset"))
-        line = Line(upstream.url, pem=ca.cert_pem.bytes())
+        line = Line(upstream.url, ca=ca)
 
         whole = await line.body()
         cut = await failure(line.call())

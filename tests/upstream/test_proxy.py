@@ -18,7 +18,7 @@ from gateway.upstream.transport.httpx import through_proxy
 from tests.harness import errors_of
 from tests.process import running
 from tests.proxy import Proxy, forward_proxy
-from tests.raw_upstream import BOTH_LOOPS, RawUpstream, answer, raw_upstream
+from tests.raw_upstream import BOTH_LOOPS, RawUpstream, answer, options, raw_upstream
 
 LOOPS = BOTH_LOOPS
 KEY = {"X-API-Key": "key-of-the-tenant"}
@@ -41,10 +41,14 @@ def context_of(ca: trustme.CA, host: str = "localhost") -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def proxied(proxy: str, upstream: str, ca: trustme.CA | None = None, **more: Any) -> AsyncIterator[HttpClient]:
+async def proxied(
+    proxy: str, upstream: str, ca: trustme.CA | None = None, connections: int = 64
+) -> AsyncIterator[HttpClient]:
     """A client that calls an upstream through a proxy."""
-    settings = Settings(upstream_url=upstream, upstream_proxy=proxy, upstream_timeout=5, **more)
-    client = HttpClient(settings, through_proxy(settings, ca.cert_pem.bytes()) if ca else None)
+    settings = Settings(
+        upstream_url=upstream, upstream_proxy=proxy, upstream_timeout=5, upstream_connections=connections
+    )
+    client = HttpClient(settings, through_proxy(options(upstream, 5, connections, ca, proxy)) if ca else None)
     yield client
     await client.aclose()
 
@@ -162,7 +166,7 @@ async def test_a_proxy_that_is_down_counts_as_not_sent() -> None:
 async def test_failed_handshakes_take_no_connection_for_ever(
     proxy: Proxy, upstream_tls: RawUpstream, ca: trustme.CA
 ) -> None:
-    async with proxied(proxy.url, upstream_tls.url, ca, upstream_connections=2) as client:
+    async with proxied(proxy.url, upstream_tls.url, ca, connections=2) as client:
         proxy.refusal = TUNNEL  # and then no TLS
         failures = [await failure(client) for _ in range(5)]
         cancelled = [asyncio.create_task(client.attempt(GET)) for _ in range(5)]

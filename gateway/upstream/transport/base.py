@@ -13,10 +13,28 @@ TransportError
 no bodies, sends no request again that may have been received, and reads no proxies from the environment.
 """
 
+import ssl
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple, Protocol
 
 USER_AGENT = "omnia-graphql-gateway"
+
+
+class Options(NamedTuple):
+    """Where a transport sends requests, and its limits."""
+
+    base_url: str
+    """The API's base; targets are appended to its path."""
+    timeout: float
+    """Seconds for one attempt, half of them for connecting."""
+    connections: int
+    """Maximum number of connections."""
+    pool_timeout: float
+    """Seconds for which an attempt waits for a connection before it begins."""
+    proxy: str = ""
+    """Address of an http:// or https:// proxy."""
+    tls: ssl.SSLContext | None = None
+    """For an https:// API or proxy."""
 
 
 class Request(NamedTuple):

@@ -7,10 +7,8 @@ from contextlib import contextmanager
 
 import httpx
 
-from gateway.settings import Settings
 from gateway.upstream.transport import base
-from gateway.upstream.transport.base import Request, ResponseHandler
-from gateway.upstream.transport.tls import tls_context
+from gateway.upstream.transport.base import Options, Request, ResponseHandler
 
 IDLE_TIMEOUT = 30.0
 """Seconds for which an idle connection to a proxy is kept."""
@@ -24,21 +22,21 @@ class HttpxTransport:
     whose TLS handshake failed or was cancelled. A replaced one is closed once its requests have ended.
 
     Args:
-        settings: the API's address, its timeouts, and how many requests are sent at once; the others wait here, since
-            httpcore is slow with long queues of its own.
+        options: of which `connections` requests are sent at once; the others wait here, since httpcore is slow with
+            long queues of its own.
         create: returns the transport that sends the requests.
     """
 
-    def __init__(self, settings: Settings, create: Callable[[], httpx.AsyncBaseTransport]) -> None:
-        timeout = settings.upstream_timeout
-        self._base = settings.upstream_url.rstrip("/")
+    def __init__(self, options: Options, create: Callable[[], httpx.AsyncBaseTransport]) -> None:
+        timeout = options.timeout
+        self._base = options.base_url.rstrip("/")
         self._create = create
         self._current = create()
         self._generation = 0
         self._under_way = Counter[httpx.AsyncBaseTransport]()
         self._timeout = timeout
-        self._pool_timeout = settings.deadline
-        self._slots = asyncio.Semaphore(settings.upstream_connections)
+        self._pool_timeout = options.pool_timeout
+        self._slots = asyncio.Semaphore(options.connections)
         self._extensions = {"timeout": {"connect": timeout / 2, "pool": timeout / 2, "read": timeout, "write": timeout}}
 
     async def send(self, request: Request, handler: ResponseHandler) -> None:
@@ -73,8 +71,8 @@ class HttpxTransport:
 
     async def _send(self, transport: httpx.AsyncBaseTransport, request: Request, handler: ResponseHandler) -> None:
         method, target, headers, body, _ = request
-        url, headers = self._base + target, {"User-Agent": base.USER_AGENT, **headers}
-        sent = httpx.Request(method, url, headers=headers, content=body, extensions=self._extensions)
+        url = self._base + target
+        sent = httpx.Request(method, url, headers=dict(headers), content=body, extensions=self._extensions)
         handler.on_send(self._generation)
         try:
             response = await transport.handle_async_request(sent)
@@ -100,22 +98,22 @@ class HttpxTransport:
                 await transport.aclose()
 
 
-def through_proxy(settings: Settings, certificates: bytes | None = None) -> HttpxTransport:
-    """Return a transport that sends every request through the proxy of the settings.
+def through_proxy(options: Options) -> HttpxTransport:
+    """Return a transport that sends every request through the proxy of the options.
 
-    A request to an https:// API goes through a tunnel (CONNECT), so that the proxy sees no key. `certificates` (PEM)
-    are trusted in addition to the system's, for the API and the proxy.
+    A request to an https:// API goes through a tunnel (CONNECT), so that the proxy sees no key.
     """
-    context = tls_context(certificates)
-    kept = settings.upstream_connections
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=IDLE_TIMEOUT)
-    proxy = settings.upstream_proxy
-    address = httpx.Proxy(proxy, ssl_context=context if proxy.lower().startswith("https:") else None)
+    limits = httpx.Limits(
+        max_connections=None, max_keepalive_connections=options.connections, keepalive_expiry=IDLE_TIMEOUT
+    )
+    encrypted = options.proxy.lower().startswith("https:")
+    proxy = httpx.Proxy(options.proxy, ssl_context=options.tls if encrypted else None)
+    verify = options.tls or True
 
     def create() -> httpx.AsyncBaseTransport:
-        return httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits, proxy=address)
+        return httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=limits, proxy=proxy)
 
-    return HttpxTransport(settings, create)
+    return HttpxTransport(options, create)
 
 
 @contextmanager

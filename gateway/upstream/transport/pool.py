@@ -17,18 +17,17 @@ from urllib.parse import urlsplit
 
 from aiohappyeyeballs import start_connection
 
-from gateway.settings import Settings
 from gateway.upstream.transport.base import (
     USER_AGENT,
     ConnectError,
     ConnectTimeout,
     InvalidRequest,
+    Options,
     Request,
     ResponseHandler,
     TransportError,
 )
 from gateway.upstream.transport.http1 import Connection
-from gateway.upstream.transport.tls import tls_context
 
 IDLE_TIMEOUT = 30.0
 """Seconds for which an idle connection is kept."""
@@ -64,27 +63,22 @@ class Pool:
     the connection of another tenant that has been silent longest, and for QUIET_PERIOD at least. So if a request is
     answered twice, the second response finds no request under way, or one of the same tenant. A slot is taken before
     connecting and released with the connection. A pool belongs to one event loop.
-
-    Args:
-        settings: the API's address; the timeout of an attempt, half of it for connecting; the maximum number of
-            connections; and the deadline, for which an attempt waits for a slot before it begins.
-        certificates: PEM of certificate authorities that are trusted in addition to the system's.
     """
 
-    def __init__(self, settings: Settings, certificates: bytes | None = None) -> None:
-        url = urlsplit(settings.upstream_url)
+    def __init__(self, options: Options) -> None:
+        url = urlsplit(options.base_url)
         encrypted = url.scheme == "https"
         self._host = url.hostname or ""
         self._port = url.port or (443 if encrypted else 80)
-        self._tls = tls_context(certificates) if encrypted else None
+        self._tls = options.tls if encrypted else None
         self._path = url.path.rstrip("/")
         named = f"[{self._host}]" if ":" in self._host else self._host
         default_port = url.port in {None, 443 if encrypted else 80}
         host = named if default_port else f"{named}:{url.port}"
         self._host_lines = f"Host: {host}\r\nUser-Agent: {USER_AGENT}\r\n"
-        self._timeout = settings.upstream_timeout
-        self._pool_timeout = settings.deadline
-        self._free = settings.upstream_connections
+        self._timeout = options.timeout
+        self._pool_timeout = options.pool_timeout
+        self._free = options.connections
         self._queue: deque[_Waiting] = deque()
         self._idle: dict[Connection, None] = {}
         """The idle connections, the one silent longest first."""

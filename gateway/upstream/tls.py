@@ -8,13 +8,11 @@ import certifi
 from gateway.observability.logging import log
 
 
-def tls_context(certificates: bytes | None = None) -> ssl.SSLContext:
-    """Trust the system's certificate authorities, or certifi's, and those of `certificates` (PEM)."""
+def tls_context() -> ssl.SSLContext:
+    """Trust the system's certificate authorities, or certifi's."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     add_missing_authorities(context, ssl.get_default_verify_paths().capath)
-    if certificates:
-        context.load_verify_locations(cadata=certificates.decode("ascii"))
     return context
 
 
