@@ -1,4 +1,4 @@
 """Parses, limits, validates and runs documents.
 
-Knows neither HTTP nor REST: a document and variables in, data and errors out.
+Takes a document and variables, returns data and errors. Knows neither HTTP nor REST.
 """

@@ -1,10 +1,9 @@
-"""Selection sets compiled to columns: many objects in, one row for each out, breadth first.
+"""Compiles selection sets to functions that make the rows of many objects at once, breadth first.
 
-`executor` compiles and runs them. One generated function reads the leaves of all objects and makes their rows, in
-which a field that reaches across is filled in once it was fetched, for all of them at once. The way is
-optimistic: at whatever it does not expect (null where there must be none, an odd type, an exception) it gives up,
-and what was to be answered is graphql-core's to do. Rows are msgspec Structs, cheaper to make and to encode than
-dicts. Facts: GraphQL specification, section 6.
+One generated function reads the leaves of all objects and makes one row for each. A field that has to be fetched is
+fetched for all objects at once and filled in afterwards. Anything unexpected (null for a non-null field, an unknown
+type, an exception) ends compiled execution, and graphql-core executes the selection instead. Rows are msgspec
+Structs, which cost less to make and to encode than dicts. Facts: GraphQL specification, section 6.
 """
 
 from collections import Counter
@@ -42,50 +41,47 @@ from gateway.schema.selection import Selected, select
 Objects = Sequence[Any]
 Rows = list[msgspec.Struct]
 Weights = list[int] | None
-"""How often each row is in the response; None if each is there once."""
+"""How often the response contains each row; None if it contains each once."""
 Batch = Callable[..., Awaitable[Objects]]
-"""Brings a field's value for each object: an object, a list, None or an exception."""
+"""Loads a field's value for each object: an object, a list, None or an exception."""
 
 _LEAVES: dict[str, type] = {"ID": str, "String": str, "DateTime": str, "Int": int, "Boolean": bool}
-"""What a leaf's source must be to be its own answer; anything else graphql-core may coerce or refuse."""
+"""Python types that are sent unchanged; graphql-core may coerce or refuse any other."""
 
 
 WIDTH = 64
-"""Bytes that no leaf exceeds if it is not text of the upstream: enum values, cursors, names of types."""
+"""Bytes of the longest leaf that is not text of the upstream: enum values, cursors, names of types."""
 
 
 class GiveUp(Exception):
-    """The compiled way does not lead there."""
+    """Raised if a selection cannot be compiled; graphql-core executes it instead."""
 
 
 class Run(Protocol):
-    """What one operation's selections are run with; graphql-core's executor is one."""
+    """The context and variables of one operation; graphql-core's executor has both."""
 
     @property
-    def context_value(self) -> Context: ...  # noqa: D102 - graphql-core's words
+    def context_value(self) -> Context: ...  # noqa: D102 - as graphql-core names them
 
     @property
     def variable_values(self) -> VariableValues: ...  # noqa: D102
 
 
 Job = Callable[[Run], Awaitable[list[Any]]]
-"""Fetches a field for some objects, fills it in, and returns the jobs that are left below it."""
+"""Fetches a field for some objects, fills it in, and returns the jobs below it."""
 
 
 class Root(msgspec.Struct):
-    """The one object that root fields are selected on."""
+    """The object that root fields are selected on."""
 
 
 class Selection:
     """A selection set on one type of object.
 
     Args:
-        make: makes the rows of those objects whose leaves are fit.
-        width: upper bound of the bytes of a row without text.
-        text: whether a leaf is text.
-        read: the fields that are objects or lists of them, read off each object: name in a row, attribute, and what
-            is selected on it.
-        fetched: those that are fetched.
+        make: makes rows.
+        read: fields whose objects or lists are attributes: name in a row, attribute, and the selection on it.
+        fetched: fields whose objects or lists are fetched.
     """
 
     __slots__ = ("_fetched", "_make", "_read", "_text", "_unfilled", "_width", "flat", "size")
@@ -103,39 +99,39 @@ class Selection:
         self._fetched = fetched
         self._unfilled = len(b"null") * (len(read) + len(fetched))
         self.flat = not self._unfilled
-        """Whether it has nothing but leaves."""
+        """Whether all fields are leaves."""
         below = [child for *_, child in read] + [field.child for field in fetched]
         self.size: int = 1 + sum(child.selection.size for child in below)
-        """Selections in all, with those below."""
+        """Number of selections, those below included."""
 
     async def begin(self, objects: Objects, weights: Weights, bounds: Bounds, jobs: list[Job]) -> Rows:
-        """Return a row for each object, and add the jobs that fill in what is to be fetched.
+        """Return a row for each object, and add the jobs that fetch fields.
 
-        All that can be read is found fit before anything is fetched. Each row is counted with its weight.
+        All attributes are checked before anything is fetched.
 
         Raises:
-            ResponseTooLarge: the rows are too many, or too large.
-            Exception: of any other kind, as a job does: graphql-core is to do it, or to tell what is wrong.
+            ResponseTooLarge: the response would be.
+            Exception: any other, also from a job: graphql-core executes the selection, or reports the error.
         """
         if not objects:
             return []
         rows = self.make(objects) if len(objects) <= SLICE else await self.make_slices(objects, bounds)
         bound = len(objects) * self._width + (bounds.session.received if self._text else 0)
-        bounds.add_later(max(weights) * bound if weights else bound, partial(self._count, objects, weights))
+        bounds.add_later(max(weights) * bound if weights else bound, self._count, objects, weights)
         for name, read, child in self._read:
             await child.fill(rows, name, list(map(read, objects)), weights, bounds, jobs)
         jobs.extend([partial(field.bring, objects, rows, weights, bounds) for field in self._fetched])
         return rows
 
     def _count(self, objects: Objects, weights: Weights) -> int:
-        """Return the bytes of rows, without those of the fields that are filled in."""
+        """Return the bytes of rows without those of the fields that are filled in."""
         rows = self._make(objects)
         if weights is None:
             return len(encode(rows)) - 1 - len(rows) * (1 + self._unfilled)
         return _sum([len(encode(row)) - self._unfilled for row in rows], weights)
 
     def make(self, objects: Objects) -> Rows:
-        """Return the rows of leaves, uncounted; raises as `begin`."""
+        """Return rows with the leaves filled in; raises as `begin`."""
         for kind in set(map(type, objects)):
             if not issubclass(kind, msgspec.Struct):
                 raise GiveUp
@@ -145,7 +141,7 @@ class Selection:
         return rows
 
     async def make_slices(self, objects: Objects, bounds: Bounds) -> Rows:
-        """Do what `make` does in as many turns of the event loop as many objects take."""
+        """Do what `make` does, in several turns of the event loop."""
         rows: Rows = []
         for at in range(0, len(objects), SLICE):
             await bounds.turn()
@@ -154,7 +150,7 @@ class Selection:
 
 
 async def finish(run: Run, jobs: list[Job]) -> None:
-    """Do jobs, and those that are left below them; raises as `Selection.begin`."""
+    """Run jobs and the jobs below them; raises as `Selection.begin`."""
     while len(jobs) == 1:
         jobs = await jobs[0](run)
     if jobs:
@@ -162,7 +158,7 @@ async def finish(run: Run, jobs: list[Job]) -> None:
 
 
 class Child(NamedTuple):
-    """A field whose values are objects, or `many` of them."""
+    """A field whose values are objects, or lists of objects if `many`."""
 
     selection: Selection
     many: bool
@@ -171,7 +167,7 @@ class Child(NamedTuple):
     async def fill(
         self, rows: Rows, name: str, values: Objects, weights: Weights, bounds: Bounds, jobs: list[Job]
     ) -> None:
-        """Put the field's values into rows, as `Selection.begin` makes them."""
+        """Set the field in each row; adds jobs and raises as `Selection.begin`."""
         long = len(rows) > SLICE
         if long:
             await bounds.turn()
@@ -182,7 +178,7 @@ class Child(NamedTuple):
             setattr(row, name, value)
 
     async def _distinct(self, values: Objects, weights: Weights, bounds: Bounds, jobs: list[Job]) -> Iterable[object]:
-        """Take an object that many reach once, with the weights of all: its rows would be equal."""
+        """Make one row for each distinct object; its weight is the sum of those of all rows that refer to it."""
         ids = list(map(id, values))
         distinct = dict(zip(ids, values, strict=True))
         if distinct.pop(_NULL, values) is None and not self.nullable:
@@ -199,7 +195,7 @@ class Child(NamedTuple):
         return map(dict(zip(distinct, rows, strict=True)).get, ids)
 
     async def _lists(self, values: Objects, weights: Weights, bounds: Bounds, jobs: list[Job]) -> Iterable[object]:
-        """Take the objects of all lists as one list."""
+        """Make the rows of all lists at once."""
         if not ({list, type(None)} if self.nullable else {list}).issuperset(map(type, values)):
             raise GiveUp
         many = sum(map(len, filter(None, values))) > SLICE
@@ -212,7 +208,7 @@ class Child(NamedTuple):
             bounds.add(_sum(map(len, texts), weights))
             return map(msgspec.Raw, texts)
         bound = len(b"null") * len(values) + len(objects)
-        bounds.add_later(max(weights) * bound if weights else bound, partial(_count_lists, values, weights))
+        bounds.add_later(max(weights) * bound if weights else bound, _count_lists, values, weights)
         if weights:
             weights = [weight for weight, value in zip(weights, values, strict=True) for _ in value or ()]
         rest = iter(await self.selection.begin(objects, weights, bounds, jobs))
@@ -223,7 +219,7 @@ _NULL = id(None)
 
 
 def _sum(counts: Iterable[int], weights: Weights) -> int:
-    """Add up counts, each as often as its weight says."""
+    """Add up counts, each multiplied by its weight."""
     return sum(map(mul, weights, counts)) if weights else sum(counts)
 
 
@@ -246,14 +242,14 @@ class Fetched(NamedTuple):
     """A field that is fetched for all objects at once."""
 
     name: str
-    """Where in a row it belongs."""
+    """Its attribute in a row."""
     child: Child
     batch: Batch
     selected: Selected
     arguments: Callable[[Run], Mapping[str, Any]]
 
     async def bring(self, objects: Objects, rows: Rows, weights: Weights, bounds: Bounds, run: Run) -> list[Job]:
-        """Do what a `Job` does."""
+        """Fetch the field and fill it in, as a `Job`."""
         if len(objects) > SLICE:
             await bounds.turn()
         values = await self.batch(Look(run.context_value, self.selected), objects, **self.arguments(run))
@@ -263,7 +259,7 @@ class Fetched(NamedTuple):
 
 
 def compile_root(executor: Executor[Any], type_: GraphQLObjectType) -> Selection:
-    """Compile an operation's root fields, to be run on one `Root`; raises as `compile_selection`."""
+    """Compile an operation's root fields, which are selected on one `Root`; raises as `compile_selection`."""
     fields = collect_fields(
         executor.schema,
         executor.fragments,
@@ -276,11 +272,11 @@ def compile_root(executor: Executor[Any], type_: GraphQLObjectType) -> Selection
 
 
 def compile_selection(executor: Executor[Any], type_: GraphQLObjectType, details: list[FieldDetails]) -> Selection:
-    """Compile what fields of one response key select on a type of object.
+    """Compile the selections of the fields of one response key on an object type.
 
     Raises:
-        GiveUp: something in it is not covered.
-        GraphQLError: an argument cannot be used.
+        GiveUp: a field in it cannot be compiled.
+        GraphQLError: an argument is not valid.
     """
     fields = collect_subfields(
         executor.schema,
@@ -320,18 +316,18 @@ def _compile(executor: Executor[Any], type_: GraphQLObjectType, fields: Mapping[
 
 
 class Make(NamedTuple):
-    """Makes rows."""
+    """A generated function that makes rows, and what is known of them."""
 
     rows: Callable[[Objects], Rows]
-    """Makes the rows of those objects whose leaves are fit."""
+    """Makes a row for each object whose leaves have the right types."""
     width: int
-    """Upper bound of a row's bytes without the text that its objects bring."""
+    """Upper bound of the bytes of a row without the text of its object."""
     text: bool
-    """Whether they bring any."""
+    """Whether a leaf is text."""
 
 
 class _Source(NamedTuple):
-    """What is generated for one field: its value in a row, what tests it, and the type that the test knows as `k…`."""
+    """Generated code of one field: its value in a row, the test of that value, and the type of which it is tested."""
 
     value: str
     test: str = ""
@@ -358,7 +354,7 @@ def _maker(keys: tuple[str, ...], sources: tuple[_Source, ...]) -> Make:
     values = ", ".join(source.value for source in sources)
     test = " and ".join(source.test for source in sources if source.test) or "True"
     kinds = {f"k{at}": source.kind for at, source in enumerate(sources)}
-    # half the time of a pass over the objects for each field; in it are names of the schema, and none of a caller's
+    # takes half the time of one pass for each field; contains names of the schema only, nothing that a client wrote
     text = f"lambda objects: [Row({values}) for o in objects if {test}]"
     make: Callable[[Objects], Rows] = eval(text, {"Row": row, **kinds})  # noqa: S307
     width = len("{},") + sum(len(encode(key)) + len(":,") + WIDTH for key in keys)
@@ -377,7 +373,7 @@ def _fetched(
 ) -> Fetched:
     node = details[0].node
     batch: Batch = definition.metadata.get("batch") or _one_by_one(definition)
-    # a leaf's coerced value is what Strawberry hands on, so nothing is left to convert but the name
+    # Strawberry passes on the coerced value of a leaf, so only the name is converted
     named = {SCHEMA.config.name_converter.from_argument(given): given.python_name for given in definition.arguments}
     if not all(is_leaf_type(get_nullable_type(argument.type)) for argument in field.args.values()):
         raise GiveUp
@@ -395,9 +391,9 @@ def _fetched(
 
 
 def _one_by_one(definition: StrawberryField) -> Batch:
-    """Return the batch of a resolver that has none: of a root field, which has one object."""
+    """Return a batch for the resolver of a root field, which has one object."""
     resolver: Any = definition.base_resolver
-    # what does not ask the loaders may answer differently when graphql-core asks again
+    # a resolver without loaders may return another value if graphql-core calls it again
     if not definition.is_async or not resolver.self_parameter:
         raise GiveUp
 

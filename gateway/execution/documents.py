@@ -1,8 +1,8 @@
-"""Documents that have passed every check, kept within a bound of bytes.
+"""Keeps documents that have passed all checks, within a limit of bytes.
 
-A document is charged to the tenant that first asked for it, or to `ANYBODY` while no tenant has whom the REST API
-answered: keys that are made up, or none. When the bytes are spent, whoever is charged most loses the least recently
-used document: nobody is driven below an equal share by what others send. What compiled selections take is charged, too.
+A document is charged to the tenant that first sent it, or to `ANYBODY` until a tenant whose key the REST API has
+accepted sends it. If the bytes are spent, the holder that is charged most loses its least recently used document, so
+nobody gets less than an equal share because of others. Compiled selections are charged, too.
 """
 
 import sys
@@ -15,13 +15,13 @@ from gateway.execution.executor import Plans
 from gateway.upstream.errors import ErrorCode
 
 MAX_BYTES = 64 * 1024 * 1024
-"""Bytes of all documents kept: some 1,500 of 80 tokens."""
+"""Memory of all documents, in bytes: about 1,500 documents of 80 tokens."""
 LARGEST = 8
-"""A document that takes more than this part of all bytes is not kept."""
+"""A document that takes more than one of so many parts of all bytes is not kept."""
 ANYBODY = b""
 
-# Measured with tracemalloc. A token takes 260 bytes in lists of empty objects, 360 in everyday documents, 610 where
-# each is a field; a text is held once, its long names and literals once more.
+# Bytes, measured with tracemalloc. A token takes 260 in lists of empty objects, 360 in common documents, 610 if each
+# is a field. The text is in memory once, its long names and literals twice.
 _DOCUMENT = 2_000
 _TOKEN = 400
 _TEXT = 1.5
@@ -34,7 +34,7 @@ class Document:
 
     Args:
         node: parsed.
-        digest: SHA-256 of its text, in hexadecimal digits; where it is kept.
+        digest: SHA-256 of its text in hexadecimal digits.
     """
 
     __slots__ = ("_own", "_plans", "charged", "digest", "holder", "node", "operations", "shared")
@@ -43,11 +43,11 @@ class Document:
         self.node = node
         self.digest = digest
         self.holder = ANYBODY
-        """Whom it is charged to: a tenant's digest, or `ANYBODY`."""
+        """The tenant that is charged, or `ANYBODY`."""
         self.charged = 0
         """Bytes."""
         self.shared = False
-        """Whether replicas have been told of it."""
+        """Whether it was sent to the other replicas."""
         self.operations = {
             definition.name.value if definition.name else None: definition
             for definition in node.definitions
@@ -59,15 +59,15 @@ class Document:
 
     @property
     def bytes(self) -> int:
-        """Memory that it takes, right within a factor of 1.5."""
+        """Memory that it takes, within a factor of 1.5."""
         plans = self._plans.values()
         return self._own + sum([_PLANS * plan.combinations + _SELECTION * plan.selections for plan in plans])
 
     def operation(self, name: str | None) -> OperationDefinitionNode:
-        """Return the operation to run.
+        """Return the operation of a name.
 
         Raises:
-            RequestError: there is none of this name, or a name is needed to tell several apart.
+            RequestError: there is none, or the name is missing and there are several.
         """
         if name is None:
             if len(self.operations) == 1:
@@ -82,29 +82,29 @@ class Document:
         return self.operations[name]
 
     def plans(self, schema: GraphQLSchema, name: str | None) -> Plans:
-        """Return what is compiled of an operation; raises as `operation`."""
+        """Return the compiled selections of an operation; raises as `operation`."""
         if name not in self._plans:
             self._plans[name] = Plans(schema, self.node, self.operation(name))
         return self._plans[name]
 
 
 class DocumentCache:
-    """The documents kept.
+    """Documents by digest.
 
     Args:
-        max_bytes: that all of them may take.
+        max_bytes: memory of all documents.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.bytes = 0
-        """Bytes that are charged now."""
+        """Bytes charged."""
         self._max = max_bytes
         self._documents: dict[str, Document] = {}
         self._held: dict[bytes, OrderedDict[str, Document]] = {}
         self._charged: dict[bytes, int] = {}
 
     def find(self, digest: str, holder: bytes) -> Document | None:
-        """Return a document that is kept; from `ANYBODY` it passes to the tenant that asks for it."""
+        """Return a document that is kept; if `ANYBODY` held it, this holder is charged from now on."""
         document = self._documents.get(digest)
         if document is None:
             return None
@@ -116,13 +116,13 @@ class DocumentCache:
         return document
 
     def keep(self, document: Document, holder: bytes) -> None:
-        """Keep a document, and drop others until all fit."""
+        """Keep a document, and drop others until all fit into the limit."""
         if document.bytes * LARGEST <= self._max:
             self._hold(document, holder)
             self._fit()
 
     def charge(self, document: Document) -> None:
-        """Charge what a document has come to take since it was kept."""
+        """Charge the memory that a document has taken since it was kept."""
         if document.bytes != document.charged and self._documents.get(document.digest) is document:
             self._drop(document)
             self.keep(document, document.holder)

@@ -1,8 +1,7 @@
-"""Runs documents against the schema: parsed, limited and validated once, executed by graphql-core or for it.
+"""Checks documents once and executes their operations.
 
-`endpoint` calls `prepare` with a document's text and `execute` with what came back. Documents that passed are kept
-(`documents`). Strawberry's own `Schema.execute` is not used: it parses and validates at each call. Facts: GraphQL
-specification, sections 5 and 6.
+Documents that passed all checks are kept. Strawberry's `Schema.execute` is not used because it parses and validates at
+each call. Facts: GraphQL specification, sections 5 and 6.
 """
 
 import hashlib
@@ -31,7 +30,7 @@ from gateway.schema.context import Context
 from gateway.upstream.errors import ErrorCode
 
 MAX_SUGGESTED = 4096
-"""Bytes of variables up to which their errors suggest names: the search takes time with each character."""
+"""Bytes of variables up to which their errors suggest names; the search is slow for long ones."""
 
 Variables = dict[str, Any]
 _ENCODE = msgspec.json.Encoder().encode
@@ -43,8 +42,8 @@ class Engine:
     Args:
         limits: static caps on one document.
         introspection: whether introspection is answered and error messages suggest names.
-        compiled: whether selections are compiled; without, graphql-core does everything.
-        max_bytes: that the documents kept may take.
+        compiled: whether selections are compiled; if not, graphql-core executes everything.
+        max_bytes: memory for the documents that are kept.
     """
 
     def __init__(
@@ -52,14 +51,14 @@ class Engine:
     ) -> None:
         self._pace = Pace()
         self.counts = Counts()
-        """Selections compiled, and left to graphql-core."""
+        """Selections executed compiled, and by graphql-core."""
         self._compiled = compiled
         self._limits = limits
         self._validator = Validator(GRAPHQL_SCHEMA, introspection=introspection)
         self.documents = DocumentCache(max_bytes)
 
     def prepare(self, text: str, holder: bytes = ANYBODY) -> Document:
-        """Return a document for a holder, if it is kept; else check it, and keep it.
+        """Return a document that is kept; if it is not, check and keep it for this holder.
 
         Raises:
             RequestError: as `checked`.
@@ -74,7 +73,7 @@ class Engine:
         """Parse, limit and validate a document.
 
         Raises:
-            RequestError: it does not parse, is too large or is not valid.
+            RequestError: it cannot be parsed, is too large or is not valid.
         """
         try:
             check_text(text, self._limits)
@@ -89,7 +88,7 @@ class Engine:
         if problems := self._validator.problems(node):
             raise RequestError(ErrorCode.GRAPHQL_VALIDATION_FAILED, *problems)
         token = node.loc and node.loc.start_token
-        while token:  # which point at each other: dropped documents would wait for the garbage collector
+        while token:  # linked in both directions: only the garbage collector could free them
             token.prev, token = None, token.next
         return Document(node, digest_of(text))
 
@@ -101,10 +100,10 @@ class Engine:
         context: Context,
         size: ResponseSize,
     ) -> ExecutionResult:
-        """Execute one operation; errors are in the result, and its data is what msgspec encodes as JSON.
+        """Execute one operation; errors are in the result, and msgspec encodes its data.
 
         Raises:
-            ResponseTooLarge: with this operation the response would be.
+            ResponseTooLarge: the response would be, with this operation.
         """
         bounds = Bounds(context.session, size, self._pace)
         try:
@@ -155,10 +154,10 @@ class Engine:
 
 
 def digest_of(text: str) -> str:
-    """Return the SHA-256 of a document's text, by which it is known, in hexadecimal digits."""
+    """Return the SHA-256 of a document's text in hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_mutation(operation: OperationDefinitionNode) -> bool:
-    """Tell whether an operation writes."""
+    """Return whether an operation is a mutation."""
     return operation.operation is OperationType.MUTATION

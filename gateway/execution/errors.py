@@ -1,8 +1,7 @@
-"""Turns whatever stopped a field or a request into a GraphQL error a caller may see.
+"""Formats exceptions as GraphQL errors that clients may see.
 
-`endpoint` calls `field_errors` for the errors of an execution and `request_error` for what failed
-before it. Upstream errors keep their code and message, a caller's mistake is told as graphql-core
-tells it, and everything else is masked: its text stays in our log.
+Upstream errors keep their code and message, and a client's mistake keeps graphql-core's message. Everything else is
+masked; its text appears only in the log.
 """
 
 from collections import Counter
@@ -17,27 +16,27 @@ from gateway.upstream.errors import ErrorCode, UpstreamError
 INTERNAL = "Something went wrong in the gateway; try again, and tell its operator the request id if it happens again."
 
 MAX_MESSAGE = 200
-"""Characters of graphql-core's message, which repeats the caller's value."""
+"""Characters of graphql-core's messages, which repeat the client's values."""
 MAX_LOCATIONS = 5
-"""Locations of one error: some name every place in the document."""
+"""Locations of one error; some errors have one for each node of the document."""
 MAX_REQUEST_ERRORS = 5
-"""Errors of one code that belong to no field."""
+"""Errors of one code without a path."""
 MAX_FIELD_ERRORS = 100
-"""Errors of one code that belong to a field: a page of rows, since clients take a null without an error for data."""
+"""Errors of one code with a path: as many as a page has rows, because clients take a null without an error for data."""
 MAX_LOGGED = 5
-"""Errors of ours in one answer that are logged, each with its traceback."""
+"""Internal errors of one response that are logged, each with its traceback."""
 
 Formatted = dict[str, Any]
 """A GraphQL error as it is sent: `message`, `locations`, `path`, `extensions`."""
 
 
 class RequestError(Exception):
-    """A request that is refused before it is executed.
+    """A request is refused before it is executed.
 
     Args:
         code: `extensions.code` of its errors.
-        problems: messages, or graphql-core's errors, which bring their locations.
-        status: HTTP status where the request itself is at fault, whatever the answer's media type.
+        problems: messages, or graphql-core's errors with their locations.
+        status: HTTP status for every media type; None if it depends on the media type.
         allow: methods for the `Allow` header of a 405.
     """
 
@@ -51,14 +50,14 @@ class RequestError(Exception):
 
 
 def request_error(problem: str | GraphQLError, code: ErrorCode) -> Formatted:
-    """Format what is wrong with a request as a whole."""
+    """Format an error of a whole request."""
     formatted: Formatted = {"message": problem} if isinstance(problem, str) else _formatted(problem)
     formatted["extensions"] = {"code": code}
     return formatted
 
 
 def field_errors(errors: Sequence[GraphQLError]) -> list[Formatted]:
-    """Format what went wrong while an operation was executed: so many errors of each code, and what is left out."""
+    """Format the errors of an operation: a limited number of each code, and how many are left out."""
     found: Counter[tuple[ErrorCode, bool]] = Counter()
     shown: list[Formatted] = []
     for error in errors:
@@ -74,7 +73,7 @@ def field_errors(errors: Sequence[GraphQLError]) -> list[Formatted]:
 
 
 def field_error(error: GraphQLError, *, logged: bool = True) -> Formatted:
-    """Format what went wrong while an operation was executed; mask what is not for callers, and log it."""
+    """Format one error of an operation; an internal error is masked and logged."""
     formatted = _formatted(error)
     cause = error.original_error
     formatted["extensions"] = {"code": _code(error)}
@@ -104,10 +103,10 @@ def _code(error: GraphQLError) -> ErrorCode:
 
 
 def is_callers(error: GraphQLError) -> bool:
-    """Tell whether variables or arguments do not fit.
+    """Return whether a client's variables or arguments caused an error.
 
-    graphql-core says so before any field has run, or of a field with the argument's node; what it says
-    of values that we return has no node of its own.
+    Such an error of graphql-core has no path, or its cause has the argument's node. An error in a value that the
+    gateway returned has neither.
     """
     cause = error.original_error
     if cause is not None and not isinstance(cause, GraphQLError):

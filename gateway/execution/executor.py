@@ -1,10 +1,9 @@
-"""A compiled way to answer selection sets: of a query as a whole, and inside graphql-core's executor.
+"""Executes operations: compiled if possible, else by graphql-core within bounds.
 
-`execution` goes it where compiled execution is on: first `answer`, which tries `compiled` on a query's root fields
-and does not even build graphql-core's executor. Where that gives up, or for a mutation, `CompiledExecutor` is
-graphql-core's, and tries the same on each object and list of objects that it completes. What is given up
-graphql-core does again, so that errors, paths and null propagation are always its own. Loaders memoise, so
-nothing is fetched twice; a mutation's root fields are never tried, so that a write is sent once.
+`answer` runs the compiled root fields of a query without graphql-core's executor. If they cannot be compiled, and for
+mutations, `CompiledExecutor` runs graphql-core's algorithm and tries compiled selections on each object and list.
+A selection that fails is executed again by graphql-core, so all errors, paths and null propagation are its own.
+Loaders remember, so nothing is fetched twice. Root fields of a mutation are never compiled: a write is sent once.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -64,48 +63,48 @@ Slow = Callable[[], Any]
 _ROOT = [Root()]
 _NO_VARIABLES = VariableValues({}, {})
 MAX_STRING = 4096
-"""Characters of a variable: no argument takes as many, and graphql-core compares them with each value of an enum."""
+"""Characters of a variable in compiled execution. Longer ones go to graphql-core, which rejects most of them."""
 LIST_SLICE = 100
-"""Objects of a list that graphql-core completes at once, as many as a page: their REST calls are one batch."""
+"""Objects of a list that graphql-core completes at once, as many as a page has: their keys are one batch."""
 VALUES = 1000
-"""Fields that graphql-core executes in one turn of the event loop, 15 to 25 ms. Smaller operations take turns only as
-they wait for the REST API: what is loaded at the same time goes out together."""
+"""Fields that graphql-core executes in one turn of the event loop, 15 to 25 ms. Smaller operations are not interrupted,
+so that keys that are loaded at the same time are one batch."""
 TRY = 10
-"""Fields that take as long as to run what is compiled for one object."""
+"""Fields that take as long as one run of a compiled selection."""
 ERROR_BYTES = 256
-"""What an error counts for: its JSON has about as many bytes, and it takes four times as much memory."""
+"""Bytes counted for an error: about the size of its JSON. It takes four times as much memory."""
 LEAVES = frozenset({str, int, float, bool})
 MAX_CONDITIONS = 32
-"""Answers to one operation's Boolean variables whose selections are kept; n variables have 2^n."""
+"""Combinations of one operation's Boolean variables whose selections are kept; n variables have 2^n."""
 
 
 class Counts(msgspec.Struct):
-    """Selections since the process began."""
+    """Selections executed since the process started."""
 
     compiled: int = 0
-    """Answered by compiled execution."""
+    """By compiled execution."""
     fallen_back: int = 0
-    """Left to graphql-core: not covered, or given up on the way."""
+    """By graphql-core: they cannot be compiled, or their compiled execution failed."""
 
 
 class CompiledRun(NamedTuple):
-    """One run of a query: all of graphql-core's executor that compiled selections ask for."""
+    """The context and variables of one query, as `Run` names them."""
 
     context_value: Context
     variable_values: VariableValues
 
 
 class Plans:
-    """The compiled selections of one operation; they live as long as its document."""
+    """The compiled selections of one operation, kept as long as its document."""
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> None:
         self.query = schema.query_type if operation.operation is OperationType.QUERY else None
-        """The type of a query's root fields; None where the operation is none."""
+        """The type of a query's root fields; None for a mutation."""
         name = operation.name.value if operation.name else None
         self.build: Callable[..., Any] = partial(CompiledExecutor.build, schema, document, operation_name=name)
-        """Makes the executor that compiles the root fields, or a list of errors."""
+        """Makes the executor that compiles the root fields, or returns a list of errors."""
         definitions = operation.variable_definitions or ()
-        # validation saw to it that every type is there, and every default fits
+        # the document is valid: every type exists and every default fits
         self._types = {
             definition.variable.name.value: cast("GraphQLInputType", type_from_ast(schema, definition.type))
             for definition in definitions
@@ -115,7 +114,7 @@ class Plans:
             for definition in definitions
             if definition.default_value
         }
-        # @skip and @include read no variable but Boolean ones
+        # @skip and @include read Boolean variables only
         self._conditions = [name for name, type_ in self._types.items() if get_named_type(type_).name == "Boolean"]
         self._kept: dict[tuple[object, ...], dict[object, Selection | None]] = {}
         self.selections = 0
@@ -123,14 +122,14 @@ class Plans:
 
     @property
     def combinations(self) -> int:
-        """Answers to @skip and @include that selections are kept for."""
+        """Combinations of Boolean variables for which selections are kept."""
         return len(self._kept)
 
     def coerce(self, given: Variables) -> VariableValues:
-        """Return the operation's variables as graphql-core would, without their sources, which nothing compiled reads.
+        """Return the operation's variables as graphql-core would, without their sources, which are not needed.
 
         Raises:
-            Exception: of any kind; graphql-core is to tell what is wrong.
+            Exception: of any kind; graphql-core reports the error.
         """
         if not self._types:
             return _NO_VARIABLES
@@ -146,7 +145,7 @@ class Plans:
         return VariableValues({}, coerced)
 
     def under(self, variables: Variables) -> dict[object, Selection | None]:
-        """Return the selections that were compiled where @skip and @include had the same answers."""
+        """Return the selections that were compiled with the same Boolean variables."""
         answers = tuple(map(variables.get, self._conditions))
         selections = self._kept.get(answers)
         if selections is None:
@@ -158,17 +157,17 @@ class Plans:
 
 
 class BoundedExecutor(StrawberryGraphQLCoreExecutionContext):
-    """Executes one operation as graphql-core does, within bounds.
+    """Executes one operation with graphql-core's algorithm, within bounds.
 
-    Values are counted as they are completed. Lists of objects are completed in slices and kept as JSON, since dicts
-    take up to twenty times as much memory.
+    Values are counted when they are completed. Lists of objects are completed in slices and kept as JSON, because
+    dicts take up to twenty times as much memory.
 
-    An object of a list with an unreadable value is left out, with an error at its path: null in its place would null
-    the whole list, since all lists of the schema are of non-null objects. The index in that path counts the objects as
-    the upstream sent them.
+    An object of a list with an unreadable value is left out, with an error at its path. Null in its place would null
+    the whole list, because the lists of the schema contain non-null objects. The index in that path counts the
+    objects that the upstream sent.
 
     Args:
-        bounds: of the operation.
+        bounds: count the operation's bytes.
     """
 
     def __init__(self, *args: Any, bounds: Bounds, **more: Any) -> None:
@@ -179,7 +178,7 @@ class BoundedExecutor(StrawberryGraphQLCoreExecutionContext):
     def handle_field_error(
         self, raw_error: Exception, return_type: GraphQLOutputType, field_details_list: list[FieldDetails], path: Path
     ) -> None:
-        """Collect an error, or end an operation whose response is too large."""
+        """Collect an error; raise it if the response is too large."""
         if isinstance(raw_error, ResponseTooLarge):
             raise raw_error
         super().handle_field_error(raw_error, return_type, field_details_list, path)
@@ -209,14 +208,14 @@ class BoundedExecutor(StrawberryGraphQLCoreExecutionContext):
     ) -> Any:
         """Complete a value, and count it where it is null or a leaf."""
         completed = super().complete_value(return_type, field_details_list, info, path, result, position_context)
-        # what may not be null was counted as what may
+        # non-null types are completed as nullable ones first, and counted there
         if (completed is None or type(completed) in LEAVES) and not is_non_null_type(return_type):
             self._bounds.add(len(encode(completed)))
         return completed
 
     @staticmethod
     def complete_leaf_value(return_type: GraphQLLeafType, result: Any) -> Any:
-        """Complete a value that can be read."""
+        """Complete a leaf, unless it is unreadable."""
         if isinstance(result, Unreadable):
             raise _unreadable()
         return StrawberryGraphQLCoreExecutionContext.complete_leaf_value(return_type, result)
@@ -230,7 +229,7 @@ class BoundedExecutor(StrawberryGraphQLCoreExecutionContext):
         result: Any,
         position_context: Any,
     ) -> Any:
-        """Complete what a resolver brings, in a turn of the event loop in which not much was done."""
+        """Complete the result of a resolver, in another turn of the event loop if this one has been long."""
         paced = self._paced(result)
         return await super().complete_awaitable_value(
             return_type, field_details_list, info, path, paced, position_context
@@ -255,11 +254,11 @@ class BoundedExecutor(StrawberryGraphQLCoreExecutionContext):
         result: Any,
         position_context: Any,
     ) -> Any:
-        """Complete a list: of objects in slices, and as JSON."""
+        """Complete a list; one of objects in slices, to JSON."""
         self._bounds.add(max(len("[]"), len(result) + 1))
         complete: Callable[..., Any] = super().complete_list_value
         if isinstance(get_nullable_type(return_type.of_type), GraphQLObjectType):
-            complete, result = self._complete_objects, list(result)  # introspection brings views of dicts
+            complete, result = self._complete_objects, list(result)  # introspection returns views of dicts
         return complete(return_type, field_details_list, info, path, result, position_context)
 
     async def _complete_objects(
@@ -299,7 +298,7 @@ class BoundedExecutor(StrawberryGraphQLCoreExecutionContext):
         return msgspec.Raw(b"".join((b"[", *slices, b"]")))
 
     def _readable(self, type_: GraphQLObjectType, details: list[FieldDetails], path: Path, value: object) -> bool:
-        """Tell whether all that is selected on an object and must not be null can be read; collect an error if not."""
+        """Return whether all selected non-null attributes of an object are readable; collect an error if not."""
         for key, selected in self.collect_subfields(type_, details).grouped_field_set.items():
             field = type_.fields.get(selected[0].node.name.value)
             definition: StrawberryField | None = field and field.extensions.get("strawberry-definition")
@@ -318,11 +317,11 @@ class BoundedExecutor(StrawberryGraphQLCoreExecutionContext):
 
 
 class CompiledExecutor(BoundedExecutor):
-    """Executes one operation, compiled where that is possible.
+    """Executes one operation, with compiled selections if possible.
 
     Args:
-        plans: what was compiled for the operation before.
-        counts: where each try is counted.
+        plans: the operation's compiled selections.
+        counts: count each selection.
     """
 
     def __init__(self, *args: Any, plans: Plans, counts: Counts, **more: Any) -> None:
@@ -332,7 +331,7 @@ class CompiledExecutor(BoundedExecutor):
         self._counts = counts
 
     def find_root(self, query: GraphQLObjectType) -> None:
-        """Compile a query's root fields, to be kept under their type."""
+        """Compile a query's root fields; they are kept under their type."""
         self._find(query, partial(compile_root, self, query))
 
     def complete_object_value(
@@ -344,7 +343,7 @@ class CompiledExecutor(BoundedExecutor):
         result: Any,
         position_context: Any,
     ) -> Any:
-        """Answer an object."""
+        """Complete an object."""
         slow = partial(
             super().complete_object_value, return_type, field_details_list, info, path, result, position_context
         )
@@ -359,7 +358,7 @@ class CompiledExecutor(BoundedExecutor):
         items: Any,
         position_context: Any,
     ) -> Any:
-        """Answer a list of objects."""
+        """Complete a list of objects."""
         slow = partial(
             super().complete_iterable_value, item_type, field_details_list, info, path, items, position_context
         )
@@ -369,10 +368,10 @@ class CompiledExecutor(BoundedExecutor):
     def _complete(
         self, type_: GraphQLOutputType, details: list[FieldDetails], objects: list[object], answer: Answer, slow: Slow
     ) -> Any:
-        """Answer objects of one type with what the fields of one response key select on it."""
-        if not isinstance(type_, GraphQLObjectType) or type_.name.startswith("__"):  # nothing to cover
+        """Complete objects of one type with the selections of the fields of one response key."""
+        if not isinstance(type_, GraphQLObjectType) or type_.name.startswith("__"):
             return slow()
-        # nodes live as long as their document, and so do the selections
+        # nodes exist as long as their document, and so do the selections
         key = (type_.name, *(id(detail.node) for detail in details))
         selection = self._find(key, partial(compile_selection, self, type_, details))
         if selection is None:
@@ -394,14 +393,14 @@ class CompiledExecutor(BoundedExecutor):
         return selection
 
     async def _try(self, selection: Selection, objects: Sequence[object], answer: Answer, slow: Slow) -> Any:
-        """Run a selection on objects and make an answer of the rows, or have graphql-core answer."""
+        """Run a compiled selection on objects; if it fails, let graphql-core complete them."""
         self._values += TRY
         bounds = self._bounds.attempt()
         try:
             rows = await _run(selection, objects, self, bounds)
         except ResponseTooLarge:
             raise
-        except Exception:  # noqa: BLE001 - graphql-core meets it again, and tells of it
+        except Exception:  # noqa: BLE001 - graphql-core meets the error again and reports it
             self._counts.fallen_back += 1
             bounds.take_back()
         else:
@@ -429,17 +428,17 @@ async def _run(selection: Selection, objects: Sequence[object], run: Run, bounds
 async def answer(
     plans: Plans, counts: Counts, context: Context, variables: Variables, bounds: Bounds
 ) -> dict[str, Any] | None:
-    """Answer a query, or return None where graphql-core is to do it.
+    """Execute a query with compiled selections; return None if graphql-core has to execute it.
 
     Args:
-        plans: what was compiled for the operation before.
-        counts: where the try is counted.
-        context: the operation's.
-        variables: as they came.
-        bounds: of the operation.
+        plans: the operation's compiled selections.
+        counts: count the attempt.
+        context: the operation's context.
+        variables: as the client sent them.
+        bounds: count the operation's bytes.
 
     Raises:
-        ResponseTooLarge: the answer would be.
+        ResponseTooLarge: the response would be.
     """
     try:
         run = CompiledRun(context, plans.coerce(variables))
@@ -450,12 +449,12 @@ async def answer(
         (row,) = await _run(selection, _ROOT, run, bounds) if selection else [None]
     except ResponseTooLarge:
         raise
-    except Exception:  # noqa: BLE001 - graphql-core meets it again, and tells of it
+    except Exception:  # noqa: BLE001 - graphql-core meets the error again and reports it
         row = None
     if row is None:
         counts.fallen_back += 1
         bounds.take_back()
         return None
     counts.compiled += 1
-    data: Any = row  # encoded as the dict that graphql-core speaks of
+    data: Any = row  # has the same JSON as graphql-core's dict
     return cast("dict[str, Any]", data)

@@ -1,10 +1,8 @@
-"""The static caps on one document: tokens, fields, depth, aliases, root fields, directives, introspection.
+"""Limits one document: tokens, fields, depth, aliases, root fields, directives, introspection.
 
-`endpoint` calls `check_document` after parsing and before validation, so a document may hold anything the
-grammar allows: unknown, unused, duplicate and circular fragments are left for validation to name.
-A spread counts all that its fragment holds, as often as it is spread, yet each fragment is read at most
-twice (outside and inside introspection): time is linear in the document, however often it doubles.
-Nothing here recurses. Bytes are counted where the body is read, tokens a first time by the parser.
+The document is parsed but not validated, so fragments may be unknown, unused, duplicate or circular; validation
+reports that. A spread counts everything in its fragment each time, but each fragment is read at most twice (outside
+and inside introspection), so the time is linear in the document. No function recurses.
 """
 
 from collections.abc import Sequence
@@ -15,47 +13,47 @@ from graphql.language import TokenKind, ast
 
 from gateway.settings import Settings
 
-# Levels below `__schema` or `__type`, which only the query root has. What graphql-js `getIntrospectionQuery`
-# writes (GraphiQL, codegen) has 14 at its default typeDepth of 9. Circles below them are cut shorter by
-# graphql-core's MaxIntrospectionDepthRule: it refuses a third nested list of fields or types.
+# Levels below `__schema` or `__type`, which only the query root has. The query of graphql-js `getIntrospectionQuery`
+# (GraphiQL, codegen) has 14 at its default typeDepth of 9. graphql-core's MaxIntrospectionDepthRule refuses a third
+# nested list of fields or types.
 INTROSPECTION_DEPTH = 20
 INTROSPECTION_FIELDS = frozenset({"__schema", "__type"})
 
-# An introspection is answered by graphql-core, object by object, and a whole schema takes some 15 ms: aliases
-# multiply that, and those inside each other multiply each other. Tools use none, and write some 230 fields.
+# graphql-core answers introspection object by object; a whole schema takes about 15 ms. Aliases multiply that, and
+# nested aliases multiply each other. Tools use none, and about 230 fields.
 MAX_SCHEMAS = 1
 MAX_TYPES = 5
 MAX_INTROSPECTION_ALIASES = 0
 MAX_INTROSPECTION_FIELDS = 300
 
-# Operations and fragments in one document: some rules walk each of them, with all that it reaches.
+# Operations and fragments in one document: some rules walk each of them, with all the fragments that it uses.
 MAX_DEFINITIONS = 100
 
-# Characters of one name. Names are repeated in answers, in the paths and messages of errors and in compiled rows.
+# Characters of one name. Names are repeated in responses, in the paths and messages of errors and in compiled rows.
 MAX_NAME = 128
 
-# Lists and objects inside each other in one literal. Inputs of this schema nest once, graphql-core coerces
-# literals recursively, and its parser gives up below 200 such levels.
+# Nested lists and objects in one literal. Inputs of this schema nest once, graphql-core coerces literals
+# recursively, and its parser fails at 200 levels.
 LITERAL_DEPTH = 32
 
 # Values in all lists and objects of one operation's literals: inputs of this schema have three fields, and an error
 # repeats a whole literal.
 LITERAL_VALUES = 300
 
-# Characters of text for each token allowed: documents have 4 to 20. The parser reads a megabyte in some 300 ms.
+# Characters allowed for each token allowed: documents have 4 to 20. The parser takes about 300 ms for a megabyte.
 CHARACTERS_PER_TOKEN = 32
 
-# Tokens allowed for each field allowed, at the least: documents have 1.5 to 4, and the large ones at their end. A
-# field costs several times what a token does.
+# Tokens allowed for each field allowed. Documents have 1.5 to 4, the long ones at least 3. A field costs several times
+# as much as a token.
 TOKENS_PER_FIELD = 3
 
-# Counts stop here, so that doubled fragments do not grow into integers of thousands of bits.
+# Counts stop here, so that doubled fragments do not make integers of thousands of bits.
 CEILING = 10**9
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The caps on one document; all are counts, each 1 or more."""
+    """Limits of one document; counts of at least 1."""
 
     max_tokens: int = 2000
     max_depth: int = 10
@@ -70,9 +68,9 @@ class Limits:
 
 
 class LimitExceeded(Exception):
-    """A document is larger than a cap allows; the message may be shown to callers.
+    """A document exceeds a limit; clients see the message.
 
-    `setting` is the environment variable that sets the cap, None where the cap is a constant.
+    `setting` is the environment variable that sets the limit, None if it is a constant.
     """
 
     def __init__(self, what: str, found: int, allowed: int, setting: str | None = None) -> None:
@@ -86,7 +84,7 @@ def check_text(text: str, limits: Limits) -> None:
     """Check a document before it is parsed.
 
     Raises:
-        LimitExceeded: it is longer than its tokens could be.
+        LimitExceeded: it is too long for the tokens allowed.
     """
     allowed = limits.max_tokens * CHARACTERS_PER_TOKEN
     if len(text) > allowed:
@@ -94,7 +92,7 @@ def check_text(text: str, limits: Limits) -> None:
 
 
 class _Key(NamedTuple):
-    """A fragment's name, and whether it is spread below an introspection field."""
+    """A fragment's name, and whether it is spread inside introspection."""
 
     name: str
     inside: bool
@@ -109,12 +107,12 @@ _SUMS = (
     "schemas",
     "types",
 )
-"""What a fragment adds as often as it is spread."""
+"""Counts that a fragment adds each time it is spread."""
 
 
 @dataclass(slots=True)
 class _Measure:
-    """What one definition holds: its own nodes, and those of its spreads once they are added."""
+    """Counts of one definition: its own nodes, and those of its spreads when they are added."""
 
     fields: int = 0
     depth: int = 0
@@ -131,7 +129,7 @@ class _Measure:
     spreads: list[tuple[_Key, int]] = field(default_factory=list)
 
     def count(self, node: ast.FieldNode, level: int, *, inside: bool) -> None:
-        """Count one field that stands below `level` others."""
+        """Count one field below `level` others."""
         self.fields += 1
         self.aliases += node.alias is not None
         if inside:
@@ -145,7 +143,7 @@ class _Measure:
             self.types += node.name.value == "__type"
 
     def add(self, other: "_Measure", level: int, *, inside: bool) -> None:
-        """Add what a fragment holds that is spread below `level` fields."""
+        """Add the counts of a fragment that is spread below `level` fields."""
         if inside:
             self.introspection_depth = max(self.introspection_depth, level + other.introspection_depth)
         else:
@@ -158,7 +156,7 @@ class _Measure:
 
 
 def _read(definition: ast.ExecutableDefinitionNode, *, inside: bool = False) -> _Measure:
-    """Measure a definition's own nodes and note its spreads with the level they stand at."""
+    """Count a definition's own nodes, and list its spreads with their levels."""
     measure = _Measure()
     variables = definition.variable_definitions or ()
     values: list[ast.ValueNode] = [variable.default_value for variable in variables if variable.default_value]
@@ -198,17 +196,17 @@ def _literals(values: Sequence[ast.ValueNode]) -> tuple[int, int]:
 
 
 class _Meter:
-    """Measures a document's operations, remembering its fragments."""
+    """Counts a document's operations; each fragment is counted once and remembered."""
 
     def __init__(self, document: ast.DocumentNode) -> None:
         nodes = document.definitions
         self._fragments = {node.name.value: node for node in nodes if isinstance(node, ast.FragmentDefinitionNode)}
         self._measures: dict[_Key, _Measure] = {}
         self.fields = 0
-        """Fields that were read: those of a fragment count once, however often it is spread."""
+        """Fields that were read: those of a fragment once, however often it is spread."""
 
     def measure(self, operation: ast.OperationDefinitionNode) -> _Measure:
-        """Read the operation and the fragments it reaches, and add these up deepest first."""
+        """Count an operation and the fragments that it uses, the deepest first."""
         total = _read(operation)
         self.fields += total.fields
         opened: dict[_Key, _Measure] = {}
@@ -225,7 +223,7 @@ class _Meter:
         return self._expand(total)
 
     def _expand(self, measure: _Measure) -> _Measure:
-        # A fragment that does not exist, or that is met again inside itself, has no measure and adds nothing.
+        # a fragment that does not exist, or that is used inside itself, adds nothing
         for key, level in measure.spreads:
             if key in self._measures:
                 measure.add(self._measures[key], level, inside=key.inside)
@@ -233,14 +231,14 @@ class _Meter:
 
 
 def check_document(document: ast.DocumentNode, limits: Limits) -> None:
-    """Refuse a document that is too large to validate or run, in time linear in its size.
+    """Refuse a document that is too large, in time linear in its size.
 
-    Each operation counts for itself; only their fields are added up. Depth is levels of fields: fragments add none,
-    and it starts anew below `__schema` and `__type`, against `INTROSPECTION_DEPTH`. What no operation reaches is not
-    counted: unused fragments and type definitions are refused by validation.
+    Each operation is counted on its own, except for the total of fields. Depth is levels of fields; fragments add
+    none. Below `__schema` and `__type` it starts again and is compared with `INTROSPECTION_DEPTH`. Definitions that no
+    operation uses are not counted; validation refuses them.
 
     Raises:
-        LimitExceeded: for the first cap exceeded.
+        LimitExceeded: for the first limit that is exceeded.
     """
     if document.token_count > limits.max_tokens:
         raise LimitExceeded("tokens", document.token_count, limits.max_tokens, "GATEWAY_MAX_TOKENS")

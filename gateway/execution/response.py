@@ -1,27 +1,27 @@
-"""Bounds of one response: the bytes of its JSON, and how long building it may hold the event loop.
+"""Limits one response: the bytes of its JSON, and the time for which building it may block the event loop.
 
-The compiler and the executor count each object before it is repeated in the response, so a document whose
-objects are shared (`numbers { agent { numbers } }`) is refused while it is still as small as what was fetched.
-Long work is done in slices; between two of them others have a turn of the event loop.
+Objects are counted before the response repeats them. A document whose objects are shared
+(`numbers { agent { numbers } }`) is therefore refused while it takes no more memory than what was fetched.
+Long work is done in slices; other tasks run between two slices.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 
 import msgspec
 
 from gateway.upstream.client import Session
 
 SLICE: Final = 1000
-"""Rows that compiled execution handles in one turn of the event loop: 0.1 to 2 ms."""
+"""Rows that compiled execution makes in one turn of the event loop: 0.1 to 2 ms."""
 
 encode: Final = msgspec.json.Encoder().encode
 
 
 class ResponseTooLarge(Exception):
-    """The response would be larger than `GATEWAY_MAX_RESPONSE_BYTES`; the message may be shown to callers."""
+    """The response would be larger than `GATEWAY_MAX_RESPONSE_BYTES`; clients see the message."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(
@@ -33,7 +33,7 @@ class ResponseTooLarge(Exception):
 class ResponseSize:
     """Bytes of the response to one request; the operations of a batch share them.
 
-    Rows have an upper bound that costs little, and are counted only if the sum of these bounds exceeds the limit.
+    Rows get an upper bound, which costs little. They are counted only if the sum of the bounds exceeds the limit.
 
     Args:
         limit: bytes allowed.
@@ -55,10 +55,10 @@ class ResponseSize:
         return self.counted
 
     def check(self) -> None:
-        """Count as much exactly as is needed to know whether all fits.
+        """Count rows until it is known whether the response fits.
 
         Raises:
-            ResponseTooLarge: it does not.
+            ResponseTooLarge: it does not fit.
         """
         while self.counted + self.bound > self.limit:
             if self.counted > self.limit:
@@ -66,38 +66,40 @@ class ResponseSize:
             self._count_last()
 
     def take_back(self, owners: "set[Bounds]") -> None:
-        """Remove all that these have added."""
+        """Subtract all bytes that these owners have added."""
         for owner in owners:
             self.counted -= owner.bytes
             owner.bytes = 0
-        self.bound -= sum(bound for owner, bound, _ in self.parts if owner in owners)
+        self.bound -= sum(part[1] for part in self.parts if part[0] in owners)
         self.parts = [part for part in self.parts if part[0] not in owners]
 
     def _count_last(self) -> None:
-        owner, bound, count = self.parts.pop()
-        count_ = count()
-        owner.bytes += count_
-        self.counted += count_
+        owner, bound, count, values, weights = self.parts.pop()
+        counted = count(values, weights)
+        owner.bytes += counted
+        self.counted += counted
         self.bound -= bound
 
 
-Part = tuple["Bounds", int, Callable[[], int]]
-"""Who added it, an upper bound of its bytes, and what counts them."""
+Count = Callable[[Sequence[Any], list[int] | None], int]
+"""Counts the bytes of values, each multiplied by its weight if there are weights."""
+Part = tuple["Bounds", int, Count, Sequence[Any], list[int] | None]
+"""Owner, upper bound of the bytes, the function that counts them, and its arguments."""
 
 
 class Pace:
-    """Gives one slice of long work, of all operations, each turn of the event loop."""
+    """Runs one slice of long work in each turn of the event loop, over all operations."""
 
     def __init__(self) -> None:
         self._queue: deque[list[asyncio.Future[None]]] = deque()
         self._running = False
 
     async def turn(self, waiting: "list[asyncio.Future[None]]") -> None:
-        """Wait for the next turn that nobody else has.
+        """Wait for a turn of the event loop in which no other slice runs.
 
         Args:
-            waiting: those of the same operation. The last to come is the first to go on, so that what is nested
-                is done before more of it is begun; operations take turns.
+            waiting: the futures of the same operation. The newest one continues first, so that nested work ends
+                before more of it starts. Operations take turns.
         """
         loop = asyncio.get_running_loop()
         if not self._running:
@@ -122,13 +124,13 @@ class Pace:
 
 
 class Bounds:
-    """What one operation, or one attempt at a part of it, adds to a response.
+    """Counts the bytes that one operation, or one attempt at a part of it, adds to a response.
 
     Args:
-        session: the operation's, with its deadline.
-        size: of the response.
-        pace: of all operations.
-        waiting: for a turn of the event loop, in the same operation.
+        session: has the operation's deadline.
+        size: counts the whole response.
+        pace: shared by all operations.
+        waiting: futures of the same operation that wait for a turn.
     """
 
     __slots__ = ("_attempts", "_pace", "_size", "_waiting", "bytes", "session")
@@ -149,7 +151,7 @@ class Bounds:
         """Counted so far."""
 
     def attempt(self) -> "Bounds":
-        """Return bounds of a part whose bytes may have to be taken back."""
+        """Return bounds for a part that may be abandoned."""
         self._attempts.append(Bounds(self.session, self._size, self._pace, self._waiting))
         return self._attempts[-1]
 
@@ -161,16 +163,16 @@ class Bounds:
         if size.counted + size.bound > size.limit:
             size.check()
 
-    def add_later(self, bound: int, count: Callable[[], int]) -> None:
-        """Add at most `bound` bytes, which `count` counts exactly; raises as `ResponseSize.check`."""
+    def add_later(self, bound: int, count: Count, values: Sequence[Any], weights: list[int] | None) -> None:
+        """Add at most `bound` bytes, which `count` counts if necessary; raises as `ResponseSize.check`."""
         size = self._size
-        size.parts.append((self, bound, count))
+        size.parts.append((self, bound, count, values, weights))
         size.bound += bound
         if size.counted + size.bound > size.limit:
             size.check()
 
     def take_back(self) -> None:
-        """Count nothing of this part: it is done again, or not at all."""
+        """Subtract the bytes of this part: it is executed again, or not at all."""
         self._size.take_back(set(self.family()))
 
     def family(self) -> "Iterator[Bounds]":
@@ -180,7 +182,7 @@ class Bounds:
             yield from attempt.family()
 
     async def turn(self) -> None:
-        """Let others have a turn of the event loop.
+        """Let other tasks run.
 
         Raises:
             TimedOut: the operation's deadline has passed.

@@ -1,9 +1,8 @@
-"""GraphQL's validation rules, with the one that is not linear replaced, and what their errors may tell.
+"""Validates documents with GraphQL's rules, one of which is replaced by a linear one.
 
-`execution` validates with `rules`. graphql-core's OverlappingFieldsCanBeMerged compares every pair of
-fields of one name: 280 of them, in a document within all limits, took 470 ms. Where all types are objects, as here,
-comparing each with the first says the same, in time linear in the merged document; so does the specification's
-FieldsInSetCanMerge (section 5.3.2) for parents of one type.
+graphql-core's OverlappingFieldsCanBeMerged compares every pair of fields of one name: 280 fields, in a document within
+all limits, took 470 ms. All composite types of this schema are objects. Then comparing each field with the first one
+has the same result, in time linear in the merged document (specification, section 5.3.2, FieldsInSetCanMerge).
 """
 
 import re
@@ -36,17 +35,17 @@ from gateway.schema.selection import collect_fields, response_key
 Rule = type[ASTValidationRule]
 
 MAX_ERRORS = 5
-"""Errors of one document. Each costs time and text: some repeat the value that does not fit."""
+"""Errors of one document. Each costs time and bytes; some repeat the client's value."""
 
 MAX_NESTED_LISTS = 2
-"""`numbers` inside each other: an answer grows with that power of an agent's numbers, whatever its depth."""
+"""Levels of nested `numbers`. The response grows with that power of an agent's numbers."""
 _TOO_NESTED = f"'numbers' is nested more than {MAX_NESTED_LISTS} times: the answer would grow without bound."
 
 
 class SameFieldsMerge(ValidationRule):
-    """Fields that share a response name in one place must be the same field with the same arguments.
+    """Requires that fields with one response name are the same field with the same arguments.
 
-    On the same way through the document, lists inside lists are counted.
+    Also counts nested lists.
     """
 
     def __init__(self, context: ValidationContext) -> None:
@@ -54,9 +53,9 @@ class SameFieldsMerge(ValidationRule):
         self._context = context
 
     def enter_operation_definition(self, node: OperationDefinitionNode, *_: Any) -> None:
-        """Merge the operation level by level, fragments included, and compare what meets."""
+        """Merge the operation level by level, fragments included, and compare the fields of each response name."""
         merged: list[tuple[list[SelectionSetNode], int]] = [([node.selection_set], 0)]
-        seen: set[tuple[frozenset[int], int]] = set()  # fragments may be circular here, and may spread each other twice
+        seen: set[tuple[frozenset[int], int]] = set()  # fragments may be circular, or spread twice
         while merged:
             sets, lists = merged.pop()
             key = frozenset(map(id, sets)), lists
@@ -87,9 +86,9 @@ class Validator:
     """Validates documents.
 
     Args:
-        schema: what they are validated against.
-        introspection: whether it is answered; without it, messages suggest no names, and name nothing of the schema
-            that the document does not name itself.
+        schema: graphql-core's schema.
+        introspection: whether it is answered. If not, messages contain no names of the schema except those in the
+            document.
     """
 
     def __init__(self, schema: GraphQLSchema, *, introspection: bool) -> None:
@@ -99,13 +98,13 @@ class Validator:
         self._names = _names(schema) if self.hides else frozenset()
 
     def problems(self, document: DocumentNode) -> list[GraphQLError]:
-        """Return what is wrong with a document: `MAX_ERRORS` at most, each message once."""
+        """Return the errors of a document: at most `MAX_ERRORS`, each message once."""
         found = validate(self._schema, document, self._rules, max_errors=MAX_ERRORS, hide_suggestions=self.hides)
         messages = {error.message: error for error in reversed(found[:MAX_ERRORS])}
         return [self.masked(error, document) for error in reversed(messages.values())]
 
     def masked(self, error: GraphQLError, document: DocumentNode) -> GraphQLError:
-        """Mask the schema's names in an error's message, where introspection is not answered."""
+        """Mask the schema's names in an error's message if introspection is not answered."""
         if self.hides and document.loc:
             hidden = self._names.difference(_WORD.findall(document.loc.source.body))
             error.message = _NAMED.sub(lambda match: "…" if match[0] in hidden else match[0], error.message)
@@ -118,7 +117,7 @@ _NAMED = re.compile(r"(?<=['.(\[@$])\w+(?=['.:)!\]( |])")
 
 
 def _names(schema: GraphQLSchema) -> frozenset[str]:
-    """Return the names of all types, fields, arguments and enum values that are not GraphQL's own."""
+    """Return the names of the schema's own types, fields, arguments and enum values."""
     names: set[str] = set()
     for name, type_ in schema.type_map.items():
         if name.startswith("__") or is_specified_scalar_type(type_):
@@ -130,14 +129,14 @@ def _names(schema: GraphQLSchema) -> frozenset[str]:
 
 
 def rules(*, introspection: bool) -> tuple[Rule, ...]:
-    """Return the rules a document must keep."""
+    """Return the validation rules."""
     own = tuple(SameFieldsMerge if rule is OverlappingFieldsCanBeMergedRule else rule for rule in specified_rules)
     own += (MaybeNullValidationRule, OneOfInputValidationRule)  # Strawberry's, for its inputs
     return own if introspection else (*own, NoSchemaIntrospectionCustomRule)
 
 
 def _conflict(fields: list[FieldNode]) -> str:
-    """Return why the fields cannot be one, or nothing."""
+    """Return why fields cannot be merged, or an empty string."""
     first = fields[0]
     arguments = _arguments(first) if len(fields) > 1 else ""
     for field in fields[1:]:

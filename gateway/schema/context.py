@@ -1,7 +1,7 @@
-"""What a resolver finds in `info`: the operation's loaders, and what its field was asked for.
+"""The context of one operation: its session, its loaders, and the selection below a field.
 
-`endpoint` makes one `Context` for each operation; nothing in it outlives the operation. What was asked for is a tree
-of field names, through fragments and over aliases: in compiled execution made once, when the field is compiled.
+A selection is a tree of field names, through fragments and without aliases. Compiled execution makes it once, when the
+field is compiled.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from gateway.upstream.client import Session
 
 
 class Context:
-    """One operation's loaders, session and look-ahead."""
+    """One operation's session, loaders and look-ahead."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -27,11 +27,11 @@ class Context:
 
     @cached_property
     def loaders(self) -> Loaders:
-        """What the operation loads with."""
+        """The operation's loaders."""
         return Loaders(self.session, self._operation)
 
     def selected(self, info: "Info | Look") -> Selected:
-        """Return what is selected below this field, as `select` does."""
+        """Return the selection below this field, as `select` does."""
         if isinstance(info, Look):
             return info.selected
         raw: Any = info._raw_info  # noqa: SLF001 - Strawberry's own `selected_fields` converts the whole tree at each call
@@ -47,19 +47,19 @@ Info = strawberry.Info[Context, None]
 
 
 class Look(NamedTuple):
-    """What compiled execution gives a resolver, or a batch of them, for Strawberry's `Info`."""
+    """The argument of resolvers and batches in compiled execution, instead of Strawberry's `Info`."""
 
     context: Context
     selected: Selected
-    """What `Context.selected` returns for it."""
+    """Returned by `Context.selected`."""
 
 
 def only(info: Info | Look, names: Collection[str]) -> bool:
-    """Tell whether the field was asked for nothing but some of these names (and `__typename`)."""
+    """Return whether only these names and `__typename` are selected below the field."""
     return all(name in names or name == "__typename" for name in info.context.selected(info))
 
 
 def reaches_numbers(info: Info | Look) -> bool:
-    """Tell whether a connection of agents was asked for their numbers, so that they may be fetched together."""
+    """Return whether the numbers of a connection's agents are selected, so that both lists are fetched together."""
     selected = info.context.selected(info)
     return "numbers" in selected.get("nodes", {}) or "numbers" in selected.get("edges", {}).get("node", {})

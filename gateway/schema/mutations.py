@@ -1,7 +1,6 @@
-"""The writes, one REST call each.
+"""The root fields of Mutation, each of which makes one REST call.
 
-Absent, null and a value are three different things: `strawberry.Maybe` keeps them apart, and only what
-was given is sent. `loaders` carry the write out and forget what it made stale.
+`strawberry.Maybe` distinguishes an absent value from null; only values that the client gave are sent.
 """
 
 from typing import Annotated, Any
@@ -23,51 +22,51 @@ class AssignPhoneNumberInput:
     """Body of POST /numbers."""
 
     phone_number: str = strawberry.field(description="The number in E.164, such as +4930123456.")
-    agent_id: strawberry.ID = strawberry.field(description="The agent that takes its calls.")
-    friendly_name: Maybe[str | None] = strawberry.field(description="A name for people.")
+    agent_id: strawberry.ID = strawberry.field(description="Agent that takes its calls.")
+    friendly_name: Maybe[str | None] = strawberry.field(description="Human-readable label.")
 
 
 @strawberry.input(description="Only the fields that are given change; `agentId: null` unassigns.")
 class UpdatePhoneNumberInput:
     """Body of PUT /numbers/{id}."""
 
-    friendly_name: Maybe[str | None] = strawberry.field(description="A name for people; null takes it away.")
+    friendly_name: Maybe[str | None] = strawberry.field(description="Human-readable label; null removes it.")
     agent_id: Maybe[strawberry.ID | None] = strawberry.field(
-        description="The agent that takes its calls; null unassigns."
+        description="Agent that takes its calls; null unassigns the number."
     )
-    status: Maybe[models.PhoneNumberStatus | None] = strawberry.field(description="The number's new state.")
+    status: Maybe[models.PhoneNumberStatus | None] = strawberry.field(description="New state of the number.")
 
 
 AssignInput = Annotated[
     AssignPhoneNumberInput, strawberry.argument(description="The number, and the agent that takes its calls.")
 ]
-UpdateInput = Annotated[UpdatePhoneNumberInput, strawberry.argument(description="What is to change; the rest stays.")]
+UpdateInput = Annotated[UpdatePhoneNumberInput, strawberry.argument(description="Fields to change; the others stay.")]
 
 
 @strawberry.type(description="The number that was added.")
 class AssignPhoneNumberPayload:
-    """Answer of POST /numbers."""
+    """Payload of assignPhoneNumber."""
 
-    phone_number: PhoneNumber = strawberry.field(description="The number as it is now.")
+    phone_number: PhoneNumber = strawberry.field(description="The number after the change.")
 
 
 @strawberry.type(description="The number that was changed.")
 class UpdatePhoneNumberPayload:
-    """Answer of PUT /numbers/{id}."""
+    """Payload of updatePhoneNumber."""
 
-    phone_number: PhoneNumber = strawberry.field(description="The number as it is now.")
+    phone_number: PhoneNumber = strawberry.field(description="The number after the change.")
 
 
-@strawberry.type(description="The number that was removed.")
+@strawberry.type(description="The number that was deleted.")
 class DeletePhoneNumberPayload:
-    """Answer of DELETE /numbers/{id}."""
+    """Payload of deletePhoneNumber."""
 
-    deleted_phone_number_id: strawberry.ID = strawberry.field(description="The id of the number that is no more.")
+    deleted_phone_number_id: strawberry.ID = strawberry.field(description="Id of the deleted number.")
 
 
-@strawberry.type(description="Writes. They run one after the other, and none is ever sent twice.")
+@strawberry.type(description="Writes. They run one after the other; none is ever sent twice.")
 class Mutation:
-    """What can be changed."""
+    """The root fields of mutations."""
 
     @strawberry.mutation(
         graphql_type=AssignPhoneNumberPayload | None,
@@ -93,7 +92,7 @@ class Mutation:
 
     @strawberry.mutation(
         graphql_type=DeletePhoneNumberPayload | None,
-        description="Remove a phone number from your workspace. One REST call.",
+        description="Delete a phone number from your workspace. One REST call.",
     )
     async def delete_phone_number(self, info: Info, id: NumberId) -> "Deleted":  # noqa: A002
         """DELETE /numbers/{id}."""
@@ -102,17 +101,17 @@ class Mutation:
 
 
 class Written(msgspec.Struct):
-    """Source of both payloads that hold a number."""
+    """Source of the payloads with a number."""
 
     phone_number: models.PhoneNumberRow
 
 
 class Deleted(msgspec.Struct):
-    """Source of the payload that holds an id."""
+    """Source of the payload with an id."""
 
     deleted_phone_number_id: str
 
 
 def _given(**values: Some[Any] | None) -> models.Body:
-    """Return the values that were given, null included, as the REST body spells them."""
+    """Return the values that the client gave, null included, by their keys in the REST body."""
     return {name: value.value for name, value in values.items() if value is not None}

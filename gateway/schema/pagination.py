@@ -1,8 +1,7 @@
-"""Relay connections over a list that knows only pages.
+"""Makes Relay connections of a list that has numbered pages.
 
-`queries` calls `connect`; `planner` says which pages cover the window. A cursor is opaque to callers:
-the row's offset and a hash of the filters, so that one of another list or filter is refused. Facts:
-GraphQL Cursor Connections Specification; `page` and `limit` of the vendor's page.
+A cursor is opaque to clients. It holds the row's offset and a hash of the list's name and filters, so a cursor of
+another list is refused. Facts: GraphQL Cursor Connections Specification; `page` and `limit` of the vendor's page.
 """
 
 import base64
@@ -22,11 +21,11 @@ MAX_INT = 2**31 - 1
 """GraphQL's largest Int (specification, section 3.5.1)."""
 
 Fetch = Callable[[list[PageRequest], int | None], Awaitable[list[Listing[Row]]]]
-"""Loads pages; the number is that of the rows which the window will have, None where that is not known."""
+"""Loads pages; the number is that of the rows in the window, None if it is not known."""
 
 
 class Edge(msgspec.Struct, Generic[Row]):
-    """A row and its place: an offset in the list that `scope` names."""
+    """A row and its offset in the list that `scope` identifies."""
 
     node: Row
     offset: int
@@ -34,12 +33,12 @@ class Edge(msgspec.Struct, Generic[Row]):
 
     @property
     def cursor(self) -> str:
-        """The place as callers see it."""
+        """The opaque cursor."""
         return _cursor(self.offset, self.scope)
 
 
 class WindowInfo(msgspec.Struct):
-    """Where a window lies in its list."""
+    """The position of a window in its list."""
 
     has_next_page: bool
     has_previous_page: bool
@@ -62,10 +61,10 @@ class Window(msgspec.Struct, Generic[Row]):
 
     @property
     def page_info(self) -> WindowInfo:
-        """Where this window lies."""
+        """The position of this window."""
         stop = self.start + len(self.nodes)
         ends = (_cursor(self.start, self.scope), _cursor(stop - 1, self.scope)) if self.nodes else (None, None)
-        # an empty page has no cursor to go on from, whatever the total promises
+        # an empty page has no cursor to continue from, whatever the total says
         more = bool(self.nodes) and stop < self.total_count
         return WindowInfo(more, min(self.start, self.total_count) > 0, *ends)
 
@@ -82,17 +81,17 @@ def _cursor(offset: int, scope: str) -> str:
 async def connect(
     fetch: Fetch[Row], first: int, after: str | None, *, filters: tuple[object, ...], total: int | None
 ) -> Window[Row]:
-    """Load the window of `first` rows behind the cursor `after`, in one REST call where a page covers it.
+    """Load the `first` rows after the cursor `after`, in one REST call if one page covers them.
 
     Args:
         fetch: loads the pages.
         first: rows wanted, 1 to 100.
-        after: a cursor of this list with these filters, or None for the beginning.
+        after: a cursor of this list with these filters, or None to start with the first row.
         filters: the list's name and the filters that are set.
-        total: rows in the list, where that is known: then two pages go out together.
+        total: rows in the list if that is known; then two pages are requested together.
 
     Raises:
-        InvalidInput: `first` or `after` cannot be used.
+        InvalidInput: `first` or `after` is not valid.
     """
     if not 1 <= first <= MAX_LIMIT:
         raise InvalidInput(f"first must be 1 to {MAX_LIMIT}, not {first}; ask for more with after: pageInfo.endCursor.")
@@ -102,7 +101,7 @@ async def connect(
     least, limit, at = 1, MAX_LIMIT, start
     while True:
         requests = window(at, start + first - at, limit, least)
-        # whether there is more to fetch, the first page tells
+        # without a known total, the first page says whether there is a second one
         requests[1:] = [request for request in requests[1:] if total is not None and request.start < total]
         before = len(rows), least
         expected = None if total is None else max(0, min(first, total - start))
@@ -112,10 +111,12 @@ async def connect(
             limit = min(limit, size) if size < request.limit else limit
             total = max(0, told.total) if told else len(page.rows)
             if told and request.page > 1 and request.limit < told.limit <= limit:
-                least = told.limit  # larger pages than asked for: other rows than asked for
+                least = told.limit  # larger pages than requested have other rows
                 continue
             rows.update(enumerate(page.rows[:size], (request.page - 1) * size))
-        total = max(total or 0, max(rows, default=-1) + 1)  # an empty page may tell a total that others disproved
+        total = max(
+            total or 0, max(rows, default=-1) + 1
+        )  # an empty page may have a total that other pages have disproved
         stop = min(start + first, total)
         at = next((at for at in range(start, stop) if at not in rows), stop)
         if at >= stop or (len(rows), least) == before:
@@ -130,4 +131,4 @@ def _offset(cursor: str, scope: str) -> int:
             return int(offset)
     except ValueError:
         pass
-    raise InvalidInput("after is no cursor of this list with these filters; begin again without it.")
+    raise InvalidInput("`after` is not a cursor of this list with these filters. Omit it to start from the first page.")

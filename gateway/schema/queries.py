@@ -1,6 +1,6 @@
-"""The root fields of Query, one loader call each.
+"""The root fields of Query, each of which makes one call to the loaders.
 
-Every one is nullable, so that one failure keeps its siblings.
+All are nullable, so that a failure leaves the other fields intact.
 """
 
 from typing import Annotated, Any
@@ -17,24 +17,24 @@ from gateway.upstream.quota import QuotaState
 from gateway.upstream.resources import AGENTS, NUMBERS, PageRequest, Resource, check_id
 
 OWNED: dict[str, Resource[Any]] = {"numbers": NUMBERS}
-"""Fields of an agent that load rows it owns: alone beside `id`, they also tell whether there is such an agent."""
+"""Fields of an agent that load its rows. If only they and `id` are selected, they also show whether it exists."""
 MAX_SEARCH = 200
-"""Characters of a search; the upstream names no bound, but a URL has one."""
+"""Characters of a search. The upstream documents no limit, but URLs have one."""
 
 AgentId = Annotated[strawberry.ID, strawberry.argument(description="The agent's id, as the upstream writes it.")]
 NumberId = Annotated[strawberry.ID, strawberry.argument(description="The number's id, as the upstream writes it.")]
-First = Annotated[int, strawberry.argument(description="How many, 1 to 100.")]
-After = Annotated[str | None, strawberry.argument(description="The `endCursor` of the page before this one.")]
+First = Annotated[int, strawberry.argument(description="Number of rows, 1 to 100.")]
+After = Annotated[str | None, strawberry.argument(description="The `endCursor` of the previous page.")]
 
 
-@strawberry.type(description="Reads. Every answer tells in `extensions.quota` how many REST calls it spent.")
+@strawberry.type(description="Reads. `extensions.quota` of each response says how many REST calls it spent.")
 class Query:
-    """What can be read."""
+    """The root fields of queries."""
 
     @strawberry.field(
         graphql_type=Agent | None,
-        description="One agent; null where this key cannot see it. One REST call; with nothing but `id` and `numbers`"
-        " selected, that one brings the numbers too.",
+        description="One agent; null if your key cannot see it. One REST call; if only `id` and `numbers` are"
+        " selected, it also returns the numbers.",
     )
     async def agent(self, info: Info, id: AgentId) -> models.AgentRow | models.RowRef | None:  # noqa: A002
         """Load one agent."""
@@ -63,7 +63,7 @@ class Query:
         ] = UNSET,
         search: Annotated[
             str | None,
-            strawberry.argument(description="Only agents with this in name or description, in any case of letters."),
+            strawberry.argument(description="Only agents whose name or description contains this text, ignoring case."),
         ] = UNSET,
     ) -> Window[models.AgentRow]:
         """Load a page of agents."""
@@ -89,7 +89,7 @@ class Query:
 
     @strawberry.field(
         graphql_type=PhoneNumber | None,
-        description="One phone number; null where this key cannot see it. One REST call.",
+        description="One phone number; null if your key cannot see it. One REST call.",
     )
     async def phone_number(self, info: Info, id: NumberId) -> models.PhoneNumberRow | None:  # noqa: A002
         """Load one number."""
@@ -123,8 +123,8 @@ class Query:
 
     @strawberry.field(
         graphql_type=RateLimit | None,
-        description="What is known of your key's quota; null before its first REST call. Costs no REST call.",
+        description="Quota of your API key; null before its first REST call. Costs no REST call.",
     )
     def rate_limit(self, info: Info) -> QuotaState | None:
-        """Tell what the last answers said."""
+        """Return the quota of the last responses."""
         return info.context.session.quota

@@ -1,4 +1,4 @@
-"""Reads selection sets: the fields that they select, through fragments. Pure.
+"""Reads selection sets: the fields that they select, through fragments.
 
 Facts: GraphQL specification, sections 3.13 and 6.3.2.
 """
@@ -10,10 +10,10 @@ from graphql import DirectiveNode, FieldNode, FragmentDefinitionNode, InlineFrag
 from graphql.language import BooleanValueNode
 
 Selected = Mapping[str, "Selected"]
-"""The names of the fields that are selected, with what is selected below each."""
+"""Names of selected fields, with the selection below each."""
 
 Fragments = Callable[[str], FragmentDefinitionNode | None]
-"""Returns the fragment of a name."""
+"""Returns the fragment with a name, or None."""
 
 
 def collect_fields(
@@ -21,12 +21,12 @@ def collect_fields(
     fragments: Fragments,
     included: Callable[[Sequence[DirectiveNode]], bool] = lambda _: True,
 ) -> list[FieldNode]:
-    """Return the fields of selection sets, in order; each fragment counts once, one that does not exist not at all.
+    """Return the fields of selection sets in order; each fragment is read once, unknown ones are skipped.
 
     Fragments apply whatever their type: the schema has no interfaces or unions.
     """
     fields: list[FieldNode] = []
-    entered: set[str] = set()  # a fragment that is spread twice on each level doubles with each
+    entered: set[str] = set()  # a fragment that is spread twice on each level would double on each
     todo = [*selection_sets]
     for selection_set in todo:
         for node in selection_set.selections if selection_set else ():
@@ -51,7 +51,7 @@ def response_key(field: FieldNode) -> str:
 def select(
     nodes: Sequence[FieldNode], fragments: Mapping[str, FragmentDefinitionNode], variables: Mapping[str, Any]
 ) -> Selected:
-    """Return what fields of one response key select, as @skip and @include say."""
+    """Return what the fields of one response key select, after @skip and @include."""
 
     def included(directives: Sequence[DirectiveNode]) -> bool:
         return all(_holds(directive, variables) for directive in directives)
@@ -63,7 +63,7 @@ def select(
 
 
 def _holds(directive: DirectiveNode, variables: Mapping[str, Any]) -> bool:
-    name = directive.name.value  # skip or include: nothing else is valid here, and each has its one argument
+    name = directive.name.value  # skip or include, each with one argument: nothing else is valid here
     value = directive.arguments[0].value  # type: ignore[index]
     given = variables.get(value.name.value) if isinstance(value, VariableNode) else None
     truth = value.value if isinstance(value, BooleanValueNode) else bool(given)

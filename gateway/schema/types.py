@@ -1,9 +1,8 @@
-"""The object types of the GraphQL schema, read straight from the upstream's Structs.
+"""The object types of the GraphQL schema.
 
-`queries` and `mutations` return `models` (or connections of them); a plain field is an attribute of
-the Struct, and the two that reach across are one loader call each, for one
-object or, where execution is compiled, for all at once. Descriptions are for frontend
-developers and say what a field costs in REST calls.
+Their sources are the upstream's rows or windows of them: a plain field is an attribute. `Agent.numbers` and
+`PhoneNumber.agent` are one loader call each, for one object or, in compiled execution, for many. Descriptions are for
+frontend developers and say what a field costs in REST calls.
 """
 
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ T = TypeVar("T")
 SCALARS: dict[object, Any] = {
     DateTime: strawberry.scalar(
         name="DateTime",
-        description="RFC 3339, passed on as the upstream wrote it.",
+        description="RFC 3339, as the upstream sends it.",
         serialize=str,
         parse_value=str,
     )
@@ -31,13 +30,13 @@ SCALARS: dict[object, Any] = {
 
 
 def _enum(cls: Any, description: str, values: dict[str, str]) -> None:
-    """Make a wire enum a GraphQL enum; each value is described."""
+    """Make an enum of the upstream a GraphQL enum with described values."""
     strawberry.enum(cls, description=description)
     for value in cls.__strawberry_definition__.values:
         value.description = values[value.name]
 
 
-_UNKNOWN = "A value that this gateway has never seen; the upstream may have added it. Not accepted as an argument."
+_UNKNOWN = "A value that this gateway does not know; the upstream may have added it. Not accepted as an argument."
 
 _enum(
     models.AgentStatus,
@@ -54,7 +53,7 @@ _enum(
     "How an agent is built.",
     {
         "STANDARD": "Configured in the vendor's dashboard.",
-        "CUSTOM": "Brought along by the customer.",
+        "CUSTOM": "Provided by the customer.",
         "UNKNOWN": _UNKNOWN,
     },
 )
@@ -82,7 +81,7 @@ def known(*values: object) -> None:
 
 
 async def _agent_of(root: Parent[models.PhoneNumberRow], info: Info) -> models.AgentRow | models.RowRef | None:
-    """Load a number's agent, or only name it."""
+    """Load a number's agent; without a call if only its id is selected."""
     loaders = info.context.loaders
     (id_,) = await loaders.owner_ids(NUMBERS, [root])
     if isinstance(id_, Exception):
@@ -95,7 +94,7 @@ async def _agent_of(root: Parent[models.PhoneNumberRow], info: Info) -> models.A
 async def _agents_of(
     look: Look, numbers: Sequence[models.PhoneNumberRow]
 ) -> Sequence[models.AgentRow | models.RowRef | Exception | None]:
-    """Do `_agent_of` for many numbers; what fails is an exception in its place."""
+    """Do `_agent_of` for many numbers; a failure is an exception in its place."""
     loaders = look.context.loaders
     ids = await loaders.owner_ids(NUMBERS, numbers)
     found: dict[Any, Any] = dict(zip(ids, ids, strict=True))
@@ -112,10 +111,10 @@ async def _numbers_of(
     info: Info,
     status: Annotated[
         models.PhoneNumberStatus | None,
-        strawberry.argument(description="Only numbers in this state. Costs nothing more."),
+        strawberry.argument(description="Only numbers in this state. Costs no additional REST call."),
     ] = UNSET,
 ) -> list[models.PhoneNumberRow] | None:
-    """Load an agent's numbers, and pick those in a state."""
+    """Load an agent's numbers, those in one state if it is given."""
     known(status)
     return _in_state(await info.context.loaders.owned(NUMBERS).load(root.id), status)
 
@@ -123,14 +122,14 @@ async def _numbers_of(
 async def _numbers_of_all(
     look: Look, agents: Sequence[models.AgentRow | models.RowRef], status: models.PhoneNumberStatus | None = None
 ) -> Sequence[list[models.PhoneNumberRow] | Exception | None]:
-    """Do `_numbers_of` for many agents; what fails is an exception in its place."""
+    """Do `_numbers_of` for many agents; a failure is an exception in its place."""
     known(status)
     found = await look.context.loaders.owned(NUMBERS).load_batch([agent.id for agent in agents])
     return [_in_state(numbers, status) for numbers in found] if status else found
 
 
 def _in_state(numbers: T, status: models.PhoneNumberStatus | None) -> T | list[models.PhoneNumberRow]:
-    """Pick the numbers in a state; without one, or where there are no numbers, return what came."""
+    """Return the numbers in a state; without a state, or if they are not a list, return the argument."""
     if not status or not isinstance(numbers, list):
         return numbers
     return [number for number in numbers if number.status is status]
@@ -140,17 +139,17 @@ def _in_state(numbers: T, status: models.PhoneNumberStatus | None) -> T | list[m
 class PhoneNumber:
     """Reads a `models.PhoneNumberRow`."""
 
-    id: strawberry.ID = strawberry.field(description="The id, as the upstream writes it.")
+    id: strawberry.ID = strawberry.field(description="Id, as the upstream writes it.")
     phone_number: str = strawberry.field(description="The number in E.164, such as +4930123456.")
-    friendly_name: str | None = strawberry.field(description="A name for people.")
-    status: models.PhoneNumberStatus = strawberry.field(description="The number's state.")
-    created_at: DateTime = strawberry.field(description="When the number was added.")
+    friendly_name: str | None = strawberry.field(description="Human-readable label.")
+    status: models.PhoneNumberStatus = strawberry.field(description="State of the number.")
+    created_at: DateTime = strawberry.field(description="Creation time.")
 
     agent = strawberry.field(
         resolver=_agent_of,
         metadata={"batch": _agents_of},
         graphql_type=Annotated["Agent", strawberry.lazy("gateway.schema.types")] | None,
-        description="The assigned agent; null where unassigned. Selecting only `id` costs no REST call; more costs at"
+        description="The assigned agent; null if unassigned. Selecting only `id` costs no REST call; more costs at"
         " most one for each distinct agent, and none for agents already listed in the same operation.",
     )
 
@@ -159,33 +158,33 @@ class PhoneNumber:
 class Agent:
     """Reads a `models.AgentRow`."""
 
-    id: strawberry.ID = strawberry.field(description="The id, as the upstream writes it.")
-    name: str = strawberry.field(description="The agent's name.")
-    description: str | None = strawberry.field(description="What the agent is for.")
+    id: strawberry.ID = strawberry.field(description="Id, as the upstream writes it.")
+    name: str = strawberry.field(description="Name of the agent.")
+    description: str | None = strawberry.field(description="Purpose of the agent.")
     status: models.AgentStatus = strawberry.field(description="Whether the agent takes calls.")
     type: models.AgentType = strawberry.field(description="How the agent is built.")
     workspace_id: strawberry.ID | None = strawberry.field(description="The workspace that owns the agent.")
-    created_at: DateTime = strawberry.field(description="When the agent was made.")
-    updated_at: DateTime = strawberry.field(description="When the agent was last changed.")
+    created_at: DateTime = strawberry.field(description="Creation time.")
+    updated_at: DateTime = strawberry.field(description="Time of the last change.")
 
     numbers = strawberry.field(
         resolver=_numbers_of,
         metadata={"batch": _numbers_of_all},
         graphql_type=list[PhoneNumber] | None,
         description="The numbers assigned to this agent; all of them. For many agents at once the gateway reads the"
-        " workspace's list of numbers, 100 a call, where that costs less than one call for each agent.",
+        " workspace's list of numbers, 100 per call, if that costs less than one call for each agent.",
     )
 
 
-@strawberry.type(description="Where a page lies in its list.")
+@strawberry.type(description="Position of a page in its list.")
 class PageInfo:
     """Reads a `pagination.WindowInfo`."""
 
-    has_next_page: bool = strawberry.field(description="Whether there is more behind endCursor.")
-    has_previous_page: bool = strawberry.field(description="Whether there is more before startCursor.")
-    start_cursor: str | None = strawberry.field(description="The cursor of the first edge; null on an empty page.")
+    has_next_page: bool = strawberry.field(description="Whether there are more rows after endCursor.")
+    has_previous_page: bool = strawberry.field(description="Whether there are more rows before startCursor.")
+    start_cursor: str | None = strawberry.field(description="Cursor of the first edge; null on an empty page.")
     end_cursor: str | None = strawberry.field(
-        description="The cursor of the last edge; pass it as `after` for the next page."
+        description="Cursor of the last edge; pass it as `after` to get the next page."
     )
 
 
@@ -194,7 +193,7 @@ class AgentEdge:
     """Reads a `pagination.Edge`."""
 
     node: Agent = strawberry.field(description="The agent.")
-    cursor: str = strawberry.field(description="Its place in the list with these filters; opaque.")
+    cursor: str = strawberry.field(description="Opaque position in the list with these filters.")
 
 
 @strawberry.type(description="A page of agents. One REST call, at most two.")
@@ -203,8 +202,8 @@ class AgentConnection:
 
     edges: list[AgentEdge] = strawberry.field(description="The agents with their cursors.")
     nodes: list[Agent] = strawberry.field(description="The agents.")
-    page_info: PageInfo = strawberry.field(description="Where this page lies in the list.")
-    total_count: int = strawberry.field(description="Agents in the list, on all pages. Costs nothing more.")
+    page_info: PageInfo = strawberry.field(description="Position of this page in the list.")
+    total_count: int = strawberry.field(description="Agents in the list, on all pages. Costs no additional REST call.")
 
 
 @strawberry.type(description="A phone number in a list.")
@@ -212,7 +211,7 @@ class PhoneNumberEdge:
     """Reads a `pagination.Edge`."""
 
     node: PhoneNumber = strawberry.field(description="The number.")
-    cursor: str = strawberry.field(description="Its place in the list with these filters; opaque.")
+    cursor: str = strawberry.field(description="Opaque position in the list with these filters.")
 
 
 @strawberry.type(description="A page of phone numbers. One REST call, at most two.")
@@ -221,14 +220,14 @@ class PhoneNumberConnection:
 
     edges: list[PhoneNumberEdge] = strawberry.field(description="The numbers with their cursors.")
     nodes: list[PhoneNumber] = strawberry.field(description="The numbers.")
-    page_info: PageInfo = strawberry.field(description="Where this page lies in the list.")
-    total_count: int = strawberry.field(description="Numbers in the list, on all pages. Costs nothing more.")
+    page_info: PageInfo = strawberry.field(description="Position of this page in the list.")
+    total_count: int = strawberry.field(description="Numbers in the list, on all pages. Costs no additional REST call.")
 
 
-@strawberry.type(description="What the upstream last said of your key's quota.")
+@strawberry.type(description="Quota of your API key, as the upstream last reported it.")
 class RateLimit:
     """Reads a `quota.QuotaState`."""
 
     limit: int = strawberry.field(description="REST calls per hour.")
     remaining: int = strawberry.field(description="REST calls left until `resetAt`.")
-    reset_at: DateTime = strawberry.field(description="When the quota is full again.")
+    reset_at: DateTime = strawberry.field(description="Time at which the quota is reset.")
