@@ -55,11 +55,11 @@ class IdentityMap:
         """Whether every row was listed: as many unique ids as the total that each page told."""
         self.listed: dict[str, Any] = {}
         """The rows by id in the list's own order, if it is complete."""
-        self.scanned = False
-        """Whether pages were read to find rows by their keys."""
         self.silent: list[str] = []
         """Ids of the rows that the complete list has without an owner, when `owned` last went through it."""
         self.owner_facts = session.tenant.owners[resource.name]
+        if self.owner_facts.silence_means_none is not None:
+            self.owner_facts.forget_old(session.clock())
         self._told: bool | None = None if owners else True
         """Whether listed rows have an owner id or null; None if unknown, True if there are no owners."""
         self._owners = owners
@@ -80,18 +80,19 @@ class IdentityMap:
         """Whether listed rows say whose they are, as far as this tenant knows."""
         return self.owner_facts.told is not False and self.owner_facts.silence_means_none is not False
 
-    @property
-    def samples(self) -> int:
-        """How many rows that were listed without an owner are read, to learn what that means; at least one."""
-        return min(SAMPLES, max(1, 1 + self._guard.balance)) if self.scanned else SAMPLES
+    def learn_silence(self, owners: Collection[object]) -> None:
+        """Learn what a row without an owner means from the owners of rows that were listed without one.
 
-    def learn_silence(self, owners: Iterable[object]) -> None:
-        """Learn what a row without an owner means from the owners of rows that were listed without one."""
+        One that has an owner tells it, or SAMPLES that have none.
+        """
         told, facts = set(map(type, owners)), self.owner_facts
         if str in told:
             facts.silence_means_none = False
-        elif told == {type(None)} and facts.told:
+        elif told == {type(None)} and facts.told and len(owners) >= SAMPLES:
             facts.silence_means_none = True
+        else:
+            return
+        facts.learned_at = self._session.clock()
 
     def see(self, rows: Sequence[Any]) -> dict[str, Any]:
         """Take in rows, and return them by id; those seen before stay, so that an operation sees one state of each."""
@@ -111,7 +112,8 @@ class IdentityMap:
         """Take in pages of the list; one of the `whole`, unfiltered one may hold every row."""
         for listing in listings:
             rows = self._take([listing])
-            if whole and not self.complete and listing.pagination and listing.pagination.total == len(rows):
+            told = listing.pagination
+            if whole and not self.complete and told and not told.has_more and told.total == len(rows):
                 self.complete, self.listed = True, rows
 
     def forget_pages(self) -> None:
@@ -159,7 +161,7 @@ class IdentityMap:
         for row in compress(rows, map(owned.__contains__, map(_OWNER, rows))):
             owned[row.owner_id].append(row)
         self.silent = [row.id for row in owned.pop(UNSET) if not isinstance(row.id, Unreadable)]
-        return {} if self.silent and not self.owner_facts.silence_means_none else owned
+        return owned
 
     def _take(self, listings: Sequence[Listing[Any]]) -> dict[str, Any]:
         """Take in pages, and return their rows by id; rows that do not say whose they are, are not all there is."""
@@ -219,28 +221,35 @@ class IdentityMap:
         return wanted is not None or self.tells_owners
 
     async def _scan(self, keys: int, wanted: frozenset[str] | None) -> int:
-        read, rows, totals, sizes = 0, dict[str, Any](), set[int](), list[int]()
+        read, rows, totals, least, sizes = 0, dict[str, Any](), set[int](), 0, list[int]()
+        known_sizes, name = self._session.tenant.sizes, self._resource.name
         worth = self._worth(wanted) and not self.complete
         requests = self._next(keys, self._missing(keys, wanted), read) if worth else []
         while requests:
             results = await self.pages(requests)
-            self.scanned = True
             read += len(requests)
             listings = [result for result in results if isinstance(result, Listing)]
             if len(listings) < len(results):
                 _raise_hopeless(results)
                 break
             rows |= self._take(listings)
-            totals.update(listing.pagination.total if listing.pagination else -1 for listing in listings)
+            told = [listing.pagination for listing in listings if listing.pagination]
+            totals.update(page.total for page in told if not page.has_more)
+            least = max(least, *(page.total for page in told if page.has_more), 0)
             sizes += [len(listing.rows) for listing in listings]
-            self.complete, self.listed = totals == {len(rows)}, rows
+            if len(totals) > 1 and (wrong := known_sizes.disproved(name, self._session.clock())) is not None:
+                totals.discard(wrong)
+            self.complete, self.listed = totals == {len(rows)} and least <= len(rows), rows
             if self.complete or not self._worth(wanted):
                 break
-            ends = len(totals) == 1 and sum(sizes) == len(rows) and _end(sizes, _limit(listings[-1], requests[-1]))
+            ends = len(totals) <= 1 and sum(sizes) == len(rows) and _end(sizes, _limit(listings[-1], requests[-1]))
+            if told[-1].has_more and told[-1].total > len(rows) and not sizes[-1]:
+                ends = None  # an empty page that says of more
             missing = self._missing(keys, wanted)
             if ends == "proven":
                 self.complete = True
-                self._session.tenant.sizes.prove(self._resource.name, totals.pop(), len(rows))
+                if totals:
+                    known_sizes.prove(name, totals.pop(), len(rows), self._session.clock())
                 break
             probe = ends == "likely" and missing > 1 and self._session.affordable > 0
             requests = self._requests(read, 1, self.size) if probe else self._next(keys, missing, read)

@@ -288,17 +288,18 @@ class Loaders:
     async def _load_owner_ids(self, resource: Resource[Any], ids: list[str]) -> list[Any]:
         """Find the owners of rows that were listed, or returned by a write, without one.
 
-        The list may leave out null, or leave out the key whatever it is: reading the object tells. If other rows of
-        the list do say, a few rows stand for all, and what they tell is remembered; else each is read.
+        The list may leave out null, or leave out the key whatever it is: reading the object tells. If there are more
+        than SAMPLES and other rows of the list do say, that many stand for all, and what they tell is remembered for
+        a while; else each is read.
         """
         known = self._maps[resource.name]
         facts = known.owner_facts
         found: dict[str, Any] = {id_: _no_id() for id_ in ids if isinstance(id_, Unreadable)}
         found |= await self._read_owners(resource, [id_ for id_ in ids if (resource.name, id_) in self._written])
         unknown = [id_ for id_ in ids if id_ not in found]
-        few = known.samples if facts.told and facts.silence_means_none is None else len(unknown)
+        few = SAMPLES if facts.told and facts.silence_means_none is None else len(unknown)
         for part in (unknown[:few], unknown[few:]):
-            if not facts.silence_means_none:
+            if not facts.silence_means_none or len(unknown) <= SAMPLES:
                 found |= (read := await self._find_owners(resource, part))
                 known.learn_silence(read.values())
         return [found.get(id_) for id_ in ids]
@@ -381,18 +382,21 @@ class Loaders:
         return scanned, max(1, before - owner_pages) if owners.complete else before
 
     async def _listed_of(self, resource: Resource[Any], ids: Sequence[str], room: int) -> dict[str, list[Any]]:
-        """Return the rows of owners as `IdentityMap.owned` does, once it is known what rows without an owner mean.
+        """Return the rows of owners as `IdentityMap.owned` does, if rows without an owner are known to have none.
 
-        Up to `room` calls may be sent for that.
+        `room` calls and one more may be sent to find that out; too few of them would tell nothing.
         """
         known = self._maps[resource.name]
         if not known.complete:
             return {}
-        owned, facts = known.owned(ids), known.owner_facts
-        if not known.silent or not facts.told or facts.silence_means_none is not None:
+        owned, facts, silent = known.owned(ids), known.owner_facts, known.silent
+        if not silent or (facts.silence_means_none and len(silent) > SAMPLES):
             return owned
-        await self._owner_ids(resource).load_batch(known.silent[: min(room, SAMPLES)])
-        return known.owned(ids)
+        samples = silent[:SAMPLES]
+        if not facts.told or facts.silence_means_none is False or room + 1 < len(samples):
+            return {}
+        none = set(await self._owner_ids(resource).load_batch(samples)) == {None}
+        return owned if none else {}
 
     async def _doubted(
         self, read: Callable[[str], Read], ids: Sequence[str], room: int, failed: Exception | None

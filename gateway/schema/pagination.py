@@ -8,6 +8,7 @@ import base64
 import hashlib
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
+from operator import attrgetter
 from typing import Generic
 
 import msgspec
@@ -19,6 +20,8 @@ from gateway.upstream.resources import MAX_LIMIT, PageRequest
 
 MAX_INT = 2**31 - 1
 """GraphQL's largest Int (specification, section 3.5.1)."""
+
+_ID = attrgetter("id")
 
 Fetch = Callable[[list[PageRequest], int | None], Awaitable[list[Listing[Row]]]]
 """Loads pages; the number is that of the rows in the window, None if it is not known."""
@@ -106,10 +109,14 @@ async def connect(
         before = len(rows), least
         expected = None if total is None else max(0, min(first, total - start))
         for request, page in zip(requests, await fetch(requests, expected), strict=True):
-            told = page.pagination
-            size = told.limit if told and 0 < told.limit < request.limit else request.limit
+            told, size = page.pagination, await _size(fetch, request, page)
             limit = min(limit, size) if size < request.limit else limit
             total = max(0, told.total) if told else len(page.rows)
+            if told and told.has_more and page.rows:
+                total = max(total, start + 1)  # the least there can be may end before the window
+            if told and told.has_more and page.rows and {*map(_ID, page.rows)} <= {*map(_ID, rows.values())}:
+                total = 0  # every page is the same one
+                continue
             if told and request.page > 1 and request.limit < told.limit <= limit:
                 least = told.limit  # larger pages than requested have other rows
                 continue
@@ -121,6 +128,21 @@ async def connect(
         at = next((at for at in range(start, stop) if at not in rows), stop)
         if at >= stop or (len(rows), least) == before:
             return Window([rows[i] for i in range(start, at)], min(total, MAX_INT), start, scope)
+
+
+async def _size(fetch: Fetch[Row], request: PageRequest, page: Listing[Row]) -> int:
+    """Return how many rows each page of the list has.
+
+    If a page with fewer rows than requested is not known to be the last one, the upstream may have a limit of its own,
+    which the first page shows.
+    """
+    told, limit = page.pagination, request.limit
+    if told and 0 < told.limit < limit:
+        limit = told.limit
+    if told and told.has_more and 0 < len(page.rows) < limit:
+        first = page if request.page == 1 else (await fetch([PageRequest(1, request.limit)], None))[0]
+        return min(limit, len(first.rows)) or limit
+    return limit
 
 
 def _offset(cursor: str, scope: str) -> int:

@@ -175,8 +175,8 @@ class Cache:
 
     @staticmethod
     def _agreeing(entries: Iterable[_Entry]) -> list[tuple[_Entry, Pagination]]:
-        """Return the pages that agree with the newest one on the total, newest first."""
-        pages = [(entry, told) for entry in entries if (told := entry.listing.pagination)]
+        """Return the pages that tell a total and agree with the newest one on it, newest first."""
+        pages = [(entry, told) for entry in entries if (told := entry.listing.pagination) and not told.has_more]
         pages.sort(key=lambda page: -page[0].at)
         return [page for page in pages if page[1].total == pages[0][1].total]
 

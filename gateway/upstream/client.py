@@ -518,9 +518,10 @@ class Call:
             listing = self._decoded()
         except errors.UpstreamError as error:
             return error
-        if read.page and not read.filters and listing.pagination:
-            listing.pagination.total = tenant.sizes.correct(read.kind, listing.pagination.total)
-            size = Size.told(read.page, listing.pagination.total, listing.pagination.limit)
+        told = listing.pagination
+        if read.page and not read.filters and told and (listing.rows or not told.has_more):
+            total = tenant.sizes.correct(read.kind, told, len(listing.rows), self._at)
+            size = Size.told(read.page, total, told.limit)
             tenant.sizes.learn(read.kind, size, self._at)
         if self._writes == tenant.writes and self._response:
             if client.remembers:

@@ -90,12 +90,16 @@ class RowRef(Struct):
     id: str
 
 
-class Pagination(Struct):
-    """Position of a page. `totalPages` and `hasMore`, of which either may be sent, follow from these."""
+class Pagination(Struct, rename="camel"):
+    """Position of a page. `totalPages` and `hasMore`, of which either may be sent, should follow from the others."""
 
     page: int
     limit: int
     total: int
+    """A negative one is unknown."""
+    total_pages: int | None = None
+    has_more: bool | None = None
+    """After `resources.believed`: whether `total` is only the least there can be."""
 
 
 Row = TypeVar("Row")

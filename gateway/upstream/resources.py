@@ -90,8 +90,8 @@ class ListSizes:
     """The sizes of one tenant's unfiltered lists, by resource."""
 
     def __init__(self) -> None:
-        self._ends: dict[str, tuple[int, int]] = {}
-        """Lists whose pages ended before their total: the total they told, and the rows there were."""
+        self._ends: dict[str, tuple[int, int, float]] = {}
+        """Lists whose pages ended before their total: the total they told, the rows there were, and when."""
         self._sizes: dict[str, tuple[Size, float]] = {}
 
     def get(self, kind: str, now: float) -> Size | None:
@@ -99,16 +99,31 @@ class ListSizes:
         size, seen = self._sizes.get(kind, (None, 0.0))
         return size if 0 <= now - seen < SIZES_LAST else None
 
-    def prove(self, kind: str, total: int, rows: int) -> None:
+    def prove(self, kind: str, total: int, rows: int, now: float) -> None:
         """Remember that a list ended after so many rows though it told another total."""
-        self._ends[kind] = total, rows
+        self._ends[kind] = total, rows, now
         known, seen = self._sizes.get(kind, (Size(rows, MAX_LIMIT, sure=False), 0.0))
         self._sizes[kind] = known._replace(total=rows), seen
 
-    def correct(self, kind: str, total: int) -> int:
-        """Return the total that a list tells, or the one that was proven if it tells what was wrong before."""
-        told, rows = self._ends.get(kind, (total, total))
-        return rows if total == told else total
+    def disproved(self, kind: str, now: float) -> int | None:
+        """Return the total that a list was found to tell wrongly, if that was lately."""
+        told, _, at = self._ends.get(kind, (None, 0, 0.0))
+        return told if now - at < SIZES_LAST else None
+
+    def correct(self, kind: str, told: Pagination, rows: int, now: float) -> int:
+        """Return the total that a page of so many rows tells, or what was proven if it still tells what was wrong.
+
+        A page that has room for more rows behind the proven end, and holds none, tells the proven total itself.
+        """
+        wrong, end, _ = self._ends.get(kind, (None, 0, 0.0))
+        stop = (told.page - 1) * told.limit + rows
+        if told.total != wrong or (rows and stop > end) or self.disproved(kind, now) is None:
+            self._ends.pop(kind, None)
+        elif stop != end:
+            return end
+        elif rows < told.limit:
+            told.total = end
+        return told.total
 
     def learn(self, kind: str, size: Size, at: float) -> None:
         """Remember the size of a list as requested `at`; a limit that was seen replaces one that is assumed."""
@@ -378,14 +393,19 @@ def check_id(id_: str) -> str:
 
 
 def believed(told: Pagination, asked: PageRequest, rows: int) -> Pagination:
-    """Return a page's pagination with a total that counts at least the rows that came.
+    """Return a page's pagination with a total that neither the rows that came nor a word of more pages contradicts.
 
-    After a full page there may be more rows, whatever the total says: one more is counted then.
+    If the response leaves open whether there are more rows, or contradicts itself and some part says that there are,
+    the total is the least there can be, and `has_more` is set.
     """
-    size = told.limit if told.limit > 0 else asked.limit
+    size, unknown = told.limit if told.limit > 0 else asked.limit, told.total < 0
     seen = (asked.page - 1) * size + min(rows, size) if rows else 0
-    if told.total < seen:
-        told.total = seen + (rows >= size)
+    pages = max(told.total_pages or 0, asked.page + 1 if told.has_more else 0)
+    least = (pages - 1) * size + 1 if pages > asked.page else -1
+    silent = unknown and told.has_more is None and told.total_pages is None
+    more = rows > 0 if silent else not unknown and told.total < seen and rows >= size
+    told.has_more = more or told.total < least or (unknown and not rows and asked.page > 1)
+    told.total = max(told.total, least, seen + more)
     return told
 
 
@@ -410,17 +430,20 @@ def _decode(resource: Resource[Any], read: Read, body: bytes) -> Any:
         raise errors.BadResponse("The upstream's answer is not of the documented shape; try again later.") from error
     unreadable = sum(isinstance(value, Unreadable) for one in found for value in msgspec.structs.astuple(one))
     log.warning("upstream_response_repaired", kind=resource.name, rows=len(found), unreadable_values=unreadable)
-    return PageBody(found, _pagination(told, read.page, len(found))) if read.page else RowsBody(found, told)
+    return PageBody(found, _pagination(told, read.page)) if read.page else RowsBody(found, told)
 
 
-def _pagination(told: Mapping[str, Any], asked: PageRequest, rows: int) -> Pagination:
-    """Return a page's pagination; what it leaves out follows from the request and the rows that came."""
-    page, limit, total = (repair.whole(told.get(name)) for name in ("page", "limit", "total"))
-    size = asked.limit if limit is None else limit
-    if total is None:
-        more = told.get("hasMore")
-        total = asked.start + rows + (more if isinstance(more, bool) else rows >= size) if rows else 0
-    return Pagination(asked.page if page is None else page, size, total)
+def _pagination(told: Mapping[str, Any], asked: PageRequest) -> Pagination:
+    """Return a page's pagination; a page or limit that it leaves out is the request's."""
+    page, limit, total, pages = (repair.whole(told.get(name)) for name in ("page", "limit", "total", "totalPages"))
+    more = told.get("hasMore")
+    return Pagination(
+        page=asked.page if page is None else page,
+        limit=asked.limit if limit is None else limit,
+        total=-1 if total is None else total,
+        total_pages=pages,
+        has_more=more if isinstance(more, bool) else None,
+    )
 
 
 def _has_all(told: Mapping[str, Any], rows: int) -> bool:

@@ -16,7 +16,7 @@ from gateway.upstream import errors
 from gateway.upstream.cache import Cache, CacheSize
 from gateway.upstream.models import Listing
 from gateway.upstream.quota import Quota
-from gateway.upstream.resources import ListSizes
+from gateway.upstream.resources import SIZES_LAST, ListSizes
 
 MAX_TENANTS = 10_000
 """Tenants remembered at once; the least recently used one is forgotten."""
@@ -56,6 +56,13 @@ class OwnersTold:
         """Whether rows that were listed lately had an owner id or null; None if unknown."""
         self.silence_means_none: bool | None = None
         """Whether rows listed without an owner id have no owner; False if one had one, None if unknown."""
+        self.learned_at = 0.0
+        """When `silence_means_none` was learned (unix seconds)."""
+
+    def forget_old(self, now: float) -> None:
+        """Forget what silence means if that was learned too long ago."""
+        if not 0 <= now - self.learned_at < SIZES_LAST:
+            self.silence_means_none = None
 
 
 class KnownWorkspace:

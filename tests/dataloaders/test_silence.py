@@ -3,8 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
+from gateway.dataloaders.identity_map import SAMPLES
+from gateway.upstream.resources import SIZES_LAST
+from tests.harness import Clock, Recorder, open_gateway
 from tests.upstream.test_repair import Rest, agent, asking, number, without
 
 PAGE, AGENTS_PAGE = "GET /numbers?page=1&limit=50", "GET /agents?page=1&limit=50"
@@ -29,6 +33,19 @@ class Silent(Rest):
             return super().__call__(call)
         finally:
             self.lists["numbers"] = numbers
+
+
+class Scripted(httpx.AsyncBaseTransport):
+    """Answers as a scripted REST API does, and records the calls."""
+
+    def __init__(self, rest: Callable[[str], bytes], recorder: Recorder) -> None:
+        self._rest = rest
+        self._recorder = recorder
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        call = f"{request.method} {request.url.raw_path.decode().removeprefix('/api/v1')}"
+        self._recorder.calls.append(call)
+        return httpx.Response(200, content=self._rest(call).partition(b"\r\n\r\n")[2])
 
 
 def reads(*numbers: int) -> list[str]:
@@ -59,7 +76,7 @@ def some(row: dict[str, str | None]) -> bool:
     ("leaves_out", "first", "again"),
     [
         (always, reads(0, 1, 2, 3, 4, 5), reads(0, 1, 2, 3, 4, 5)),
-        (null, reads(1, 4), []),
+        (null, reads(1, 4), reads(1, 4)),
         (one, reads(3), reads(3)),
         (some, reads(1, 3, 5), reads(1, 3, 5)),
     ],
@@ -84,7 +101,7 @@ async def test_a_number_that_a_list_says_nothing_of_is_asked_for(
         (always, [f"GET /agents/a{i}/numbers" for i in range(3)]),
         (null, reads(1, 4)),
         (one, [*(f"GET /agents/a{i}/numbers" for i in range(3)), *reads(3)]),
-        (some, [*(f"GET /agents/a{i}/numbers" for i in range(3)), *reads(1, 3)]),
+        (some, [*(f"GET /agents/a{i}/numbers" for i in range(3)), *reads(1, 3, 5)]),
     ],
 )
 async def test_a_list_scan_counts_only_where_it_is_known_what_it_leaves_out(
@@ -140,3 +157,57 @@ async def test_a_remembered_list_does_not_say_what_it_left_out() -> None:
     assert told["data"] == {"phoneNumber": {"agent": {"id": "a2"}}}
     assert again["data"] == {"phoneNumbers": {"nodes": shown(OWNERS)}}
     assert sorted(upstream.calls) == sorted([PAGE, *reads(0, 1, 2, 3, 4, 5)])
+
+
+async def owned_by(ask: Any, rest: Rest) -> bool:
+    """Whether agents are shown with exactly their numbers."""
+    told = await ask(OWNED)
+    numbers, agents = rest.lists["numbers"], rest.lists["agents"]
+    owned = [[{"id": row["id"]} for row in numbers if row["agentId"] == one["id"]] for one in agents]
+    return bool([node["numbers"] for node in told["data"]["agents"]["nodes"]] == owned)
+
+
+def workspace(agents: int, unassigned: int, numbers: int) -> Silent:
+    rest = Silent(lambda row: row["agentId"] is None or row["id"] == "late")
+    owners = [None if i < unassigned else f"a{i % agents}" for i in range(numbers)]
+    rest.lists = {
+        "agents": [agent(i) for i in range(agents)],
+        "numbers": [number(i, owner) for i, owner in enumerate(owners)],
+    }
+    return rest
+
+
+async def test_what_silence_means_is_learned_from_ten_rows_for_a_while() -> None:
+    rest, clock = workspace(20, 30, 90), Clock()
+    async with open_gateway(transport=lambda recorder: Scripted(rest, recorder), clock=clock) as gateway:
+        first = await owned_by(gateway.ask, rest), len(gateway.calls)
+        again = await owned_by(gateway.ask, rest), len(gateway.calls)
+        rest.lists["numbers"][:10] = [number(i, "a1") | {"id": f"late{i}"} for i in range(10)]
+        rest.leaves_out = lambda row: row["agentId"] is None or row["id"].startswith("late")
+        clock.now += SIZES_LAST
+        later = await owned_by(gateway.ask, rest), len(gateway.calls)
+
+    assert first == (True, 2 + SAMPLES)
+    assert again == (True, 2)
+    assert later == (True, 2 + SAMPLES + 20)
+
+
+@pytest.mark.parametrize("agents", [5, 20])
+async def test_few_rows_without_an_owner_are_read_each_time(agents: int) -> None:
+    rest = workspace(agents, 4, 60)
+    async with asking(rest) as (ask, upstream):
+        assert await owned_by(ask, rest)
+        rest.lists["numbers"].append(number(60, "a1") | {"id": "late"})
+        calls = len(upstream.calls)
+        assert await owned_by(ask, rest)
+
+    assert [f"GET /numbers/{id_}" in upstream.calls[calls:] for id_ in ("n0", "n3", "late")] == [True] * 3
+
+
+async def test_too_few_samples_are_not_read_at_all() -> None:
+    rest = workspace(5, 40, 80)
+    async with asking(rest) as (ask, upstream):
+        assert await owned_by(ask, rest)
+
+    owned = [f"GET /agents/a{i}/numbers" for i in range(5)]
+    assert sorted(upstream.calls) == sorted([AGENTS_PAGE, "GET /numbers?page=1&limit=100", *owned])
