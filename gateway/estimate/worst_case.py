@@ -1,18 +1,19 @@
-"""The most REST calls that an operation can cost, from its document and the sizes of two lists. Pure.
+"""The most REST calls that an operation can cost, from its document and the sizes of the lists. Pure.
 
-An operation is walked level by level, as it would run, and the planner is asked about each batch. The model:
+An operation is walked level by level, as it would run, and the planner is asked about each batch. Which fields cost
+calls follows from the types of the schema and from `upstream.resources`. The model:
 
 - A list at the root is one call; with `after`, two (a window that no page covers). The same list twice is one.
-- `agent(id)` and `phoneNumber(id)` are one call each, and a batch for the planner if there are several.
-- Nested numbers of K agents and nested agents of K numbers are what the planner says; an agent of which only `id` is
-  selected, and one that the operation has seen, are free. Each mutation is one call and what is nested below it.
-- Nothing is known before, every number has another agent, lists side by side have nothing in common, a list with a
-  filter or a cursor may be of any length, an id may name nothing, and what a variable could include is included. If two
-  parts of an operation may each read a page on a guess, `loaders` allow one, and the rest is asked for by point reads.
+- An object by id is one call, and several are a batch for the planner.
+- The planner says what the rows of K owners and the owners of K rows cost. An owner of which only `id` is selected, and
+  one that the operation has seen, are free. Each mutation is one call and what is nested below it.
+- Nothing is known before, every row has another owner, and lists side by side have nothing in common. A list with a
+  filter or a cursor may have any length, an id may name nothing, and what a variable could include is included. If two
+  parts of an operation may each read a speculative page, the loaders allow one, and the rest is read by point reads.
 - `first` is its variable's default; 100 without one.
 
 Not in the model: rows that move while a list is read, failing calls, retries, cached responses, lists that do not say
-whose their numbers are, pages cut shorter than 100, and the one PUT that an upstream with PATCH refuses.
+whose their rows are, pages cut shorter than 100, and the one PUT that an upstream with PATCH refuses.
 """
 
 from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
@@ -176,8 +177,8 @@ class _Batch(NamedTuple):
     listed: bool
 
     @property
-    def guesses(self) -> bool:
-        """Whether it may read a page on a guess."""
+    def speculative(self) -> bool:
+        """Whether it may read a speculative page."""
         return _read(self.keys, self.size, known=False) > 0
 
     @property
@@ -199,13 +200,13 @@ def _worst(loads: Sequence[tuple[Sequence[_Batch], int]]) -> int:
     """Return the most that the batches of all loaders cost, whatever is known and whichever of them fall together.
 
     Each loader's batches come with the number of keys that there are.
-    `loaders` allow one guess at a time and none while an earlier one is lost, so where two branches of an operation
-    may guess, all of one may cost point reads.
+    The loaders read one speculative page at a time and none while an earlier one is lost, so if two branches of an
+    operation may read one, all keys of one branch may cost point reads.
     """
     batches = [batch for load, _ in loads for batch in load]
-    few = [batch.keys for batch in batches if not batch.guesses]
-    guessing = {batch.branch for batch in batches if batch.guesses}
-    if len(guessing) + (sum(few) > 2) > 1 or any(batch.guesses and not batch.scanned for batch in batches):
+    few = [batch.keys for batch in batches if not batch.speculative]
+    speculating = {batch.branch for batch in batches if batch.speculative}
+    if len(speculating) + (sum(few) > 2) > 1 or any(batch.speculative and not batch.scanned for batch in batches):
         listed = sum(min(sum(batch.keys for batch in load if batch.listed), total) for load, total in loads)
         return listed + sum(batch.keys for batch in batches if not batch.listed) + 1
     most = max((batch.size.pages for batch in batches), default=0)
