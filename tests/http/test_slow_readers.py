@@ -146,7 +146,7 @@ def test_starts_no_request_before_the_client_has_read() -> None:
 
 def test_serves_a_pipeline_as_fast_as_it_is_read() -> None:
     app = Counting()
-    with serve_app(app, http=Impatient) as port, asking(port, REQUEST * 3) as connection:
+    with serve_app(app, http=Protocol) as port, asking(port, REQUEST * 3) as connection:
         assert connection.recv(1)
         connection.sendall(CLOSING)
 
@@ -157,7 +157,7 @@ def test_serves_a_pipeline_as_fast_as_it_is_read() -> None:
 def test_refuses_a_broken_body_of_a_request_that_waits() -> None:
     chunked = b"POST / HTTP/1.1\r\nHost: gateway\r\nTransfer-Encoding: chunked\r\n\r\n"
     app = Counting()
-    with serve_app(app, http=Impatient) as port, asking(port, REQUEST) as connection:
+    with serve_app(app, http=Protocol) as port, asking(port, REQUEST) as connection:
         size = len(connection.recv(1))
         connection.sendall(chunked)
         connection.sendall(b"x\r\n")
