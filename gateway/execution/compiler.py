@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from graphql import (
+    FieldNode,
     GraphQLEnumType,
     GraphQLField,
     GraphQLObjectType,
@@ -37,6 +38,7 @@ from gateway.execution.response import SLICE, Bounds, encode
 from gateway.schema import SCHEMA
 from gateway.schema.context import Context, Look
 from gateway.schema.selection import Selected, select
+from gateway.upstream.errors import UpstreamError
 
 Objects = Sequence[Any]
 Rows = list[msgspec.Struct]
@@ -84,7 +86,7 @@ class Selection:
         fetched: fields whose objects or lists are fetched.
     """
 
-    __slots__ = ("_fetched", "_make", "_read", "_text", "_unfilled", "_width", "flat", "size")
+    __slots__ = ("_fetched", "_make", "_read", "_text", "_unfilled", "_width", "children", "flat", "size")
 
     def __init__(
         self,
@@ -100,8 +102,9 @@ class Selection:
         self._unfilled = len(b"null") * (len(read) + len(fetched))
         self.flat = not self._unfilled
         """Whether all fields are leaves."""
-        below = [child for *_, child in read] + [field.child for field in fetched]
-        self.size: int = 1 + sum(child.selection.size for child in below)
+        self.children = [(name, child) for name, _, child in read] + [(field.name, field.child) for field in fetched]
+        """The fields that are objects or lists of them, each with its name in a row."""
+        self.size: int = 1 + sum(child.selection.size for _, child in self.children)
         """Number of selections, those below included."""
 
     async def begin(self, objects: Objects, weights: Weights, bounds: Bounds, jobs: list[Job]) -> Rows:
@@ -163,6 +166,9 @@ class Child(NamedTuple):
     selection: Selection
     many: bool
     nullable: bool
+    key: str
+    """Of the response."""
+    nodes: list[FieldNode]
 
     async def fill(
         self, rows: Rows, name: str, values: Objects, weights: Weights, bounds: Bounds, jobs: list[Job]
@@ -252,7 +258,13 @@ class Fetched(NamedTuple):
         """Fetch the field and fill it in, as a `Job`."""
         if len(objects) > SLICE:
             await bounds.turn()
-        values = await self.batch(Look(run.context_value, self.selected), objects, **self.arguments(run))
+        values: Objects
+        try:
+            values = await self.batch(Look(run.context_value, self.selected), objects, **self.arguments(run))
+        except UpstreamError as error:
+            values = [error] * len(objects)
+        if self.child.nullable and any(issubclass(kind, UpstreamError) for kind in set(map(type, values))):
+            values = bounds.failed.nulls(self.child, rows, values, weights)
         jobs: list[Job] = []
         await self.child.fill(rows, self.name, values, weights, bounds, jobs)
         return jobs
@@ -365,7 +377,9 @@ def _child(executor: Executor[Any], field: GraphQLField, details: list[FieldDeta
     type_: Any = get_nullable_type(field.type)
     many = is_list_type(type_)
     selection = compile_selection(executor, get_nullable_type(type_.of_type) if many else type_, details)
-    return Child(selection, many, nullable=type_ is field.type)
+    nodes = [detail.node for detail in details]
+    key = nodes[0].alias or nodes[0].name
+    return Child(selection, many, type_ is field.type, key.value, nodes)
 
 
 def _fetched(

@@ -20,7 +20,7 @@ from graphql import (
 from strawberry.execution import optimized_is_awaitable
 
 from gateway.execution.documents import ANYBODY, MAX_BYTES, Document, DocumentCache
-from gateway.execution.errors import RequestError, is_callers
+from gateway.execution.errors import RequestError, TooManyErrors, is_callers
 from gateway.execution.executor import BoundedExecutor, CompiledExecutor, Counts, answer
 from gateway.execution.limits import LimitExceeded, Limits, check_document, check_text
 from gateway.execution.response import Bounds, Pace, ResponseSize, ResponseTooLarge
@@ -110,10 +110,10 @@ class Engine:
             if self._compiled:
                 plans = document.plans(GRAPHQL_SCHEMA, operation_name)
                 kept = plans.selections
-                if plans.query and (data := await answer(plans, self.counts, context, variables or {}, bounds)):
+                if plans.query and (result := await answer(plans, self.counts, context, variables or {}, bounds)):
                     if plans.selections != kept:
                         self.documents.charge(document)
-                    return ExecutionResult(data, None)
+                    return result
             return await self._fall_back(document, operation_name, variables, context, bounds)
         except ResponseTooLarge:
             bounds.take_back()  # the other operations of a batch may still fit
@@ -146,10 +146,15 @@ class Engine:
             **options,
         )
         if isawaitable(result):
-            result = await result
+            try:
+                result = await result
+            except TooManyErrors as ended:
+                bounds.take_back()
+                result = ExecutionResult(None, [*bounds.failures.made, ended.summary])
         for error in filter(is_callers, result.errors or ()):
             self._validator.masked(error, document.node)
         self.documents.charge(document)
+        result.errors = [*(result.errors or ()), *bounds.failures.left_out()] or None
         return result
 
 

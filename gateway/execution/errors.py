@@ -23,6 +23,8 @@ MAX_REQUEST_ERRORS = 5
 """Errors of one code without a path."""
 MAX_FIELD_ERRORS = 100
 """Errors of one code with a path: as many as a page has rows, because clients take a null without an error for data."""
+MAX_FAILURES = 2000
+"""Errors of all codes after which an operation that graphql-core executes ends: a page of rows for each root field."""
 MAX_LOGGED = 5
 """Internal errors of one response that are logged, each with its traceback."""
 
@@ -56,19 +58,86 @@ def request_error(problem: str | GraphQLError, code: ErrorCode) -> Formatted:
     return formatted
 
 
+class Summary(Exception):
+    """What is told of an operation's errors as a whole; the message may be shown to clients."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class TooManyErrors(Exception):
+    """The operation has failed at more than `MAX_FAILURES` places."""
+
+    @property
+    def summary(self) -> GraphQLError:
+        """The error that tells of it."""
+        problem = (
+            f"The operation was ended because it failed at more than {MAX_FAILURES} places. Correct what the other"
+            " errors tell, nest fewer lists, or select fewer aliases. What a mutation wrote stays written."
+        )
+        return GraphQLError(problem, original_error=Summary(ErrorCode.OPERATION_TOO_LARGE, problem))
+
+
+class Failures:
+    """The field errors of one operation: `MAX_FIELD_ERRORS` of each code are made, the others only counted."""
+
+    def __init__(self) -> None:
+        self._found: Counter[ErrorCode] = Counter()
+        self._executed = 0
+        self.made: list[GraphQLError] = []
+        """Those of graphql-core's executor."""
+
+    def room(self, code: ErrorCode, count: int = 1) -> int:
+        """Count errors of a code, and return how many of them are to be made."""
+        found = self._found[code]
+        self._found[code] += count
+        return max(0, min(count, MAX_FIELD_ERRORS - found))
+
+    def is_full(self, code: ErrorCode) -> bool:
+        """Tell whether no more errors of a code are to be made."""
+        return self._found[code] >= MAX_FIELD_ERRORS
+
+    def check(self) -> None:
+        """Count an error of graphql-core's executor, where each takes its time.
+
+        Raises:
+            TooManyErrors: there are.
+        """
+        self._executed += 1
+        if self._executed > MAX_FAILURES:
+            raise TooManyErrors
+
+    def left_out(self) -> list[GraphQLError]:
+        """Return an error for each code of which errors are left out."""
+        summaries = [
+            Summary(
+                code, f"{count - MAX_FIELD_ERRORS} more errors of this code are left out: not every null has its error."
+            )
+            for code, count in self._found.items()
+            if count > MAX_FIELD_ERRORS
+        ]
+        return [GraphQLError(str(summary), original_error=summary) for summary in summaries]
+
+
+def code_of(raw: Exception) -> ErrorCode:
+    """Return the code of what a field raised, or of the error that was made of it."""
+    cause = (raw.original_error or raw) if isinstance(raw, GraphQLError) else raw
+    if isinstance(cause, UpstreamError | Summary):
+        return cause.code
+    by_caller = isinstance(cause, GraphQLError) and cause.nodes
+    return ErrorCode.BAD_USER_INPUT if by_caller else ErrorCode.INTERNAL_SERVER_ERROR
+
+
 def field_errors(errors: Sequence[GraphQLError]) -> list[Formatted]:
-    """Format the errors of an operation: a limited number of each code, and how many are left out."""
+    """Format the errors of an operation; of those without a path a limited number of each code."""
     found: Counter[tuple[ErrorCode, bool]] = Counter()
     shown: list[Formatted] = []
     for error in errors:
         kind = _code(error), error.path is not None
         found[kind] += 1
-        if found[kind] <= (MAX_FIELD_ERRORS if error.path else MAX_REQUEST_ERRORS):
+        if error.path or found[kind] <= MAX_REQUEST_ERRORS:
             shown.append(field_error(error, logged=found[kind] <= MAX_LOGGED))
-    for (code, of_field), count in found.items():
-        if of_field and count > MAX_FIELD_ERRORS:
-            problem = f"{count - MAX_FIELD_ERRORS} more errors of this code are left out: not every null has its error."
-            shown.append({"message": problem, "extensions": {"code": code}})
     return shown
 
 
@@ -80,6 +149,8 @@ def field_error(error: GraphQLError, *, logged: bool = True) -> Formatted:
     if isinstance(cause, UpstreamError):
         formatted["message"] = error.message
         formatted["extensions"] = _extensions(cause)
+    elif isinstance(cause, Summary):
+        formatted["message"] = error.message
     elif not is_callers(error):
         formatted["message"] = INTERNAL
         if logged:
@@ -97,7 +168,7 @@ def _formatted(error: GraphQLError) -> Formatted:
 
 def _code(error: GraphQLError) -> ErrorCode:
     cause = error.original_error
-    if isinstance(cause, UpstreamError):
+    if isinstance(cause, UpstreamError | Summary):
         return cause.code
     return ErrorCode.BAD_USER_INPUT if is_callers(error) else ErrorCode.INTERNAL_SERVER_ERROR
 

@@ -6,15 +6,16 @@ A selection that fails is executed again by graphql-core, so all errors, paths a
 Loaders remember, so nothing is fetched twice. Root fields of a mutation are never compiled: a write is sent once.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from inspect import isawaitable
-from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
 import msgspec
 from graphql import (
     DocumentNode,
+    ExecutionResult,
     GraphQLError,
     GraphQLInputType,
     GraphQLLeafType,
@@ -44,23 +45,22 @@ from gateway.execution.compiler import (
     GiveUp,
     Job,
     Root,
-    Rows,
     Run,
     Selection,
     compile_root,
     compile_selection,
     finish,
 )
+from gateway.execution.errors import TooManyErrors, code_of
 from gateway.execution.response import Bounds, ResponseTooLarge, encode
 from gateway.schema.context import Context
-from gateway.upstream.errors import BadResponse
+from gateway.upstream.errors import BadResponse, ErrorCode
 from gateway.upstream.models import Unreadable
 
 Variables = Mapping[str, object]
-Answer = Callable[[Rows], Any]
 Slow = Callable[[], Any]
 
-_ROOT = [Root()]
+_ROOT = Root()
 _NO_VARIABLES = VariableValues({}, {})
 MAX_STRING = 4096
 """Characters of a variable in compiled execution. Longer ones go to graphql-core, which rejects most of them."""
@@ -73,6 +73,10 @@ TRY = 10
 """Fields that take as long as one run of a compiled selection."""
 ERROR_BYTES = 256
 """Bytes counted for an error: about the size of its JSON. It takes four times as much memory."""
+FAILURE = 20
+"""Fields that take as long to execute as one that fails."""
+ENDED = (ResponseTooLarge, TooManyErrors)
+"""Exceptions that end an operation wherever they are raised."""
 LEAVES = frozenset({str, int, float, bool})
 MAX_CONDITIONS = 32
 """Combinations of one operation's Boolean variables whose selections are kept; n variables have 2^n."""
@@ -174,15 +178,35 @@ class BoundedExecutor(StrawberryGraphQLCoreExecutionContext):
         super().__init__(*args, **more)
         self._bounds = bounds
         self._values = 0
+        bounds.failures.made = self.collected_errors.errors
+        self._marked: set[Path] = set()
+        self._shared: dict[tuple[object, ...], tuple[object, asyncio.Future[bytes | None]]] = {}
+        """Objects that several others may refer to, and their JSON; None if it has errors, which have paths."""
 
     def handle_field_error(
         self, raw_error: Exception, return_type: GraphQLOutputType, field_details_list: list[FieldDetails], path: Path
     ) -> None:
-        """Collect an error; raise it if the response is too large."""
-        if isinstance(raw_error, ResponseTooLarge):
+        """Collect or count an error; raise it if the operation has to end."""
+        if isinstance(raw_error, ENDED):
             raise raw_error
-        super().handle_field_error(raw_error, return_type, field_details_list, path)
-        self._bounds.add(ERROR_BYTES)
+        failures, code = self._bounds.failures, code_of(raw_error)
+        self._values += FAILURE
+        if is_non_null_type(return_type):
+            if failures.is_full(code):  # its place is not told
+                raise raw_error
+            super().handle_field_error(raw_error, return_type, field_details_list, path)
+        self._mark(path)
+        if failures.room(code):
+            super().handle_field_error(raw_error, return_type, field_details_list, path)
+            self._bounds.add(ERROR_BYTES)
+        failures.check()
+
+    def _mark(self, path: Path) -> None:
+        """Remember that what is at this path, and what holds it, has errors of its own."""
+        place: Path | None = path
+        while place is not None and place not in self._marked:
+            self._marked.add(place)
+            place = place.prev
 
     def execute_fields(
         self,
@@ -236,7 +260,11 @@ class BoundedExecutor(StrawberryGraphQLCoreExecutionContext):
         )
 
     async def _paced(self, result: Awaitable[Any]) -> Any:
-        value = await result
+        try:
+            value = await result
+        except Exception:
+            await self._turn()
+            raise
         await self._turn()
         return value
 
@@ -244,6 +272,61 @@ class BoundedExecutor(StrawberryGraphQLCoreExecutionContext):
         if self._values >= VALUES:
             await self._bounds.turn()
             self._values = 0
+
+    def complete_object_value(
+        self,
+        return_type: GraphQLObjectType,
+        field_details_list: list[FieldDetails],
+        info: GraphQLResolveInfo[Any],
+        path: Path,
+        result: Any,
+        position_context: Any,
+    ) -> Any:
+        """Complete an object, but only once if many others refer to it and lists are selected below."""
+        complete = partial(self._complete, return_type, field_details_list, info, path, result, position_context)
+        listed = get_nullable_type(info.return_type) is not return_type
+        if listed or not isinstance(result, msgspec.Struct) or not self._nests(return_type, field_details_list):
+            return complete()
+        # nodes live as long as their document, and `_shared` holds the object
+        key = (id(result), *(id(detail.node) for detail in field_details_list))
+        return self._complete_once(key, path, result, complete)
+
+    def _complete(
+        self,
+        return_type: GraphQLObjectType,
+        field_details_list: list[FieldDetails],
+        info: GraphQLResolveInfo[Any],
+        path: Path,
+        result: Any,
+        position_context: Any,
+    ) -> Any:
+        return super().complete_object_value(return_type, field_details_list, info, path, result, position_context)
+
+    def _nests(self, type_: GraphQLObjectType, details: list[FieldDetails]) -> bool:
+        selected = self.collect_subfields(type_, details).grouped_field_set.values()
+        return any(detail.node.selection_set for each in selected for detail in each)
+
+    async def _complete_once(self, key: tuple[object, ...], path: Path, result: object, complete: Slow) -> Any:
+        if key in self._shared:
+            _, completing = self._shared[key]
+            if not completing.done():
+                await asyncio.wait([completing])  # unlike await, it leaves the future alone if it is cancelled
+            if completed := completing.result():
+                self._bounds.add(len(completed))
+                return msgspec.Raw(completed)
+            found = complete()
+            return await found if isawaitable(found) else found
+        completing = asyncio.get_running_loop().create_future()
+        self._shared[key] = result, completing
+        completed = None
+        try:
+            found = complete()
+            found = await found if isawaitable(found) else found
+            if path not in self._marked:
+                completed = encode(found)
+        finally:
+            completing.set_result(completed)
+        return msgspec.Raw(completed) if completed else found
 
     def complete_list_value(
         self,
@@ -275,6 +358,7 @@ class BoundedExecutor(StrawberryGraphQLCoreExecutionContext):
         kept = 0
         for start in range(0, len(result), LIST_SLICE):
             await self._turn()
+            self._bounds.session.check_deadline()
             items: list[Any] = []
             pending: list[int] = []
             try:
@@ -307,8 +391,12 @@ class BoundedExecutor(StrawberryGraphQLCoreExecutionContext):
             found, below = getattr(value, definition.python_name, None), path.add_key(key, type_.name)
             if isinstance(found, Unreadable):
                 nodes = [detail.node for detail in selected]
-                self._bounds.add(ERROR_BYTES)
-                self.collected_errors.add(located_error(_unreadable(), nodes, below.as_list()), below)
+                self._values += FAILURE
+                self._mark(below)
+                if self._bounds.failures.room(ErrorCode.UPSTREAM_ERROR):
+                    self._bounds.add(ERROR_BYTES)
+                    self.collected_errors.add(located_error(_unreadable(), nodes, below.as_list()), below)
+                self._bounds.failures.check()
                 return False
             inner = field.type.of_type
             if isinstance(inner, GraphQLObjectType) and not self._readable(inner, selected, below, found):
@@ -334,7 +422,7 @@ class CompiledExecutor(BoundedExecutor):
         """Compile a query's root fields; they are kept under their type."""
         self._find(query, partial(compile_root, self, query))
 
-    def complete_object_value(
+    def _complete(
         self,
         return_type: GraphQLObjectType,
         field_details_list: list[FieldDetails],
@@ -343,41 +431,16 @@ class CompiledExecutor(BoundedExecutor):
         result: Any,
         position_context: Any,
     ) -> Any:
-        """Complete an object."""
-        slow = partial(
-            super().complete_object_value, return_type, field_details_list, info, path, result, position_context
-        )
-        return self._complete(return_type, field_details_list, [result], itemgetter(0), slow)
-
-    def complete_iterable_value(
-        self,
-        item_type: GraphQLOutputType,
-        field_details_list: list[FieldDetails],
-        info: GraphQLResolveInfo[Any],
-        path: Path,
-        items: Any,
-        position_context: Any,
-    ) -> Any:
-        """Complete a list of objects."""
-        slow = partial(
-            super().complete_iterable_value, item_type, field_details_list, info, path, items, position_context
-        )
-        item: Any = get_nullable_type(item_type)
-        return self._complete(item, field_details_list, items, _rows, slow) if type(items) is list else slow()
-
-    def _complete(
-        self, type_: GraphQLOutputType, details: list[FieldDetails], objects: list[object], answer: Answer, slow: Slow
-    ) -> Any:
-        """Complete objects of one type with the selections of the fields of one response key."""
-        if not isinstance(type_, GraphQLObjectType) or type_.name.startswith("__"):
+        slow = partial(super()._complete, return_type, field_details_list, info, path, result, position_context)
+        if return_type.name.startswith("__"):
             return slow()
         # nodes exist as long as their document, and so do the selections
-        key = (type_.name, *(id(detail.node) for detail in details))
-        selection = self._find(key, partial(compile_selection, self, type_, details))
+        key = (return_type.name, *(id(detail.node) for detail in field_details_list))
+        selection = self._find(key, partial(compile_selection, self, return_type, field_details_list))
         if selection is None:
             self._counts.fallen_back += 1
             return slow()
-        return self._try(selection, objects, answer, slow)
+        return self._try(selection, result, path, slow)
 
     def _find(self, key: object, compile_: Callable[[], Selection]) -> Selection | None:
         try:
@@ -392,42 +455,46 @@ class CompiledExecutor(BoundedExecutor):
         self._selections[key] = selection
         return selection
 
-    async def _try(self, selection: Selection, objects: Sequence[object], answer: Answer, slow: Slow) -> Any:
-        """Run a compiled selection on objects; if it fails, let graphql-core complete them."""
+    async def _try(self, selection: Selection, object_: object, path: Path, slow: Slow) -> Any:
+        """Run a compiled selection on an object; if it fails, let graphql-core complete it."""
         self._values += TRY
         bounds = self._bounds.attempt()
         try:
-            rows = await _run(selection, objects, self, bounds)
-        except ResponseTooLarge:
+            row, errors = await _run(selection, object_, self, bounds, path)
+        except ENDED:
             raise
         except Exception:  # noqa: BLE001 - graphql-core meets the error again and reports it
             self._counts.fallen_back += 1
             bounds.take_back()
         else:
             self._counts.compiled += 1
-            return answer(rows)
+            for error, place in errors:
+                self._mark(place)
+                self.collected_errors.add(error, place)
+            return row
         completed = slow()
         return await completed if isawaitable(completed) else completed
-
-
-def _rows(rows: Rows) -> Rows:
-    return rows
 
 
 def _unreadable() -> BadResponse:
     return BadResponse("The upstream's answer left this value out, or it cannot be read; try again later.")
 
 
-async def _run(selection: Selection, objects: Sequence[object], run: Run, bounds: Bounds) -> Rows:
+async def _run(
+    selection: Selection, object_: object, run: Run, bounds: Bounds, path: Path | None = None
+) -> tuple[msgspec.Struct, list[tuple[GraphQLError, Path]]]:
+    """Return an object's row and the errors in it, each with its path."""
     jobs: list[Job] = []
-    rows = await selection.begin(objects, None, bounds, jobs)
+    (row,) = await selection.begin([object_], None, bounds, jobs)
     await finish(run, jobs)
-    return rows
+    errors = await bounds.failed.errors(selection, row, path, bounds)
+    bounds.add(ERROR_BYTES * len(errors))
+    return row, errors
 
 
 async def answer(
     plans: Plans, counts: Counts, context: Context, variables: Variables, bounds: Bounds
-) -> dict[str, Any] | None:
+) -> ExecutionResult | None:
     """Execute a query with compiled selections; return None if graphql-core has to execute it.
 
     Args:
@@ -446,8 +513,8 @@ async def answer(
         if plans.query not in selections:
             plans.build(raw_variable_values=variables, plans=plans, counts=counts, bounds=bounds).find_root(plans.query)
         selection = selections[plans.query]
-        (row,) = await _run(selection, _ROOT, run, bounds) if selection else [None]
-    except ResponseTooLarge:
+        row, errors = await _run(selection, _ROOT, run, bounds) if selection else (None, [])
+    except ENDED:
         raise
     except Exception:  # noqa: BLE001 - graphql-core meets the error again and reports it
         row = None
@@ -457,4 +524,4 @@ async def answer(
         return None
     counts.compiled += 1
     data: Any = row  # has the same JSON as graphql-core's dict
-    return cast("dict[str, Any]", data)
+    return ExecutionResult(data, [*(error for error, _ in errors), *bounds.failures.left_out()] or None)

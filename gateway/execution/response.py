@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.execution.errors import Failures
+from gateway.execution.places import FailedFields
 from gateway.upstream.client import Session
 
 SLICE: Final = 1000
@@ -133,7 +135,7 @@ class Bounds:
         waiting: futures of the same operation that wait for a turn.
     """
 
-    __slots__ = ("_attempts", "_pace", "_size", "_waiting", "bytes", "session")
+    __slots__ = ("_attempts", "_pace", "_size", "_waiting", "bytes", "failed", "failures", "session")
 
     def __init__(
         self,
@@ -149,11 +151,17 @@ class Bounds:
         self._attempts: list[Bounds] = []
         self.bytes = 0
         """Counted so far."""
+        self.failures = Failures()
+        """The operation's errors."""
+        self.failed = FailedFields()
+        """What has failed in compiled execution."""
 
     def attempt(self) -> "Bounds":
         """Return bounds for a part that may be abandoned."""
-        self._attempts.append(Bounds(self.session, self._size, self._pace, self._waiting))
-        return self._attempts[-1]
+        attempt = Bounds(self.session, self._size, self._pace, self._waiting)
+        attempt.failures = self.failures
+        self._attempts.append(attempt)
+        return attempt
 
     def add(self, count: int) -> None:
         """Add bytes, before they exist if that is possible; raises as `ResponseSize.check`."""

@@ -80,9 +80,9 @@ async def test_a_leaf_is_its_own_answer_where_its_type_is_right(source: Thing, r
     plans = Document(parse("{ plain { size mood } }")).plans(graphql_schema(strawberry.Schema(Query)), None)
     context: Any = None
 
-    data = await answer(plans, Counts(), context, {}, bounds())
+    result = await answer(plans, Counts(), context, {}, bounds())
 
-    assert msgspec.to_builtins(data) == (row and {"plain": row})
+    assert msgspec.to_builtins(result and result.data) == (row and {"plain": row})
 
 
 @pytest.mark.parametrize(
