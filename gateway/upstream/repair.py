@@ -10,6 +10,7 @@ import contextlib
 import enum
 import json
 import re
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -41,15 +42,24 @@ def clean(body: bytes, errors: Literal["replace", "strict"] = "replace") -> str:
     return _HALF_A_PAIR.sub(r"\1\\ufffd", body.decode(json.detect_encoding(body), errors))
 
 
-def read_rows(body: bytes, row: "msgspec.json.Decoder[Any]") -> tuple[list[Any], dict[str, Any]]:
+def read_rows(
+    body: bytes, row: "msgspec.json.Decoder[Any]", size: int
+) -> tuple[Iterator[tuple[list[Any], int]], dict[str, Any]]:
     """Return the rows of a list and its `pagination`, empty without one.
+
+    Rows are read as they are iterated over, in slices of `size`, each with its number of unreadable values.
 
     Raises:
         msgspec.DecodeError: it is not a list of rows.
         RecursionError: it is nested too deeply.
     """
-    listed = _ROWS.decode(clean(body))
-    return [_row(raw, row) for raw in listed.data or ()], _object(listed.pagination)
+    try:
+        listed = _ROWS.decode(body.decode(json.detect_encoding(body), "replace"))
+    except msgspec.DecodeError:
+        listed = _ROWS.decode(clean(body))
+    raws = listed.data or []
+    slices = ([_row(raw, row) for raw in raws[at : at + size]] for at in range(0, len(raws), size))
+    return ((rows, _unreadable(rows)) for rows in slices), _object(listed.pagination)
 
 
 def read_object(body: bytes, row: "msgspec.json.Decoder[Any]") -> Any:
@@ -69,11 +79,18 @@ def whole(value: object) -> int | None:
         return None
 
 
+def _unreadable(rows: list[Any]) -> int:
+    return sum(isinstance(value, Unreadable) for one in rows for value in msgspec.structs.astuple(one))
+
+
 def _row(raw: Raw, row: "msgspec.json.Decoder[Any]") -> Any:
-    try:
+    with contextlib.suppress(msgspec.DecodeError):
         return row.decode(raw)
+    text = clean(bytes(raw))
+    try:
+        return row.decode(text)
     except msgspec.DecodeError:
-        told = _object(raw)
+        told = _object(Raw(text.encode()))
     fields = msgspec.structs.fields(row.type)
     return row.type(**{field.name: _value(field, told.get(field.encode_name, UNSET)) for field in fields})
 

@@ -32,7 +32,6 @@ from gateway.upstream.models import (
     Row,
     RowRef,
     RowsBody,
-    Unreadable,
 )
 
 MAX_LIMIT = 100
@@ -43,6 +42,8 @@ LONG = 256 * 1024
 """Bytes of a body from which it is decoded in slices."""
 SLICE = 500
 """Rows that are decoded in one turn of the event loop: about a millisecond."""
+REPAIR_SLICE = 100
+"""Rows that are repaired in one turn of the event loop."""
 
 _ID = re.compile(r"[A-Za-z0-9_\-.:~@]{1,128}")
 _OWNER, _EMBEDDED, _STATUS = attrgetter("owner_id"), attrgetter("embedded_owner"), attrgetter("status")
@@ -323,7 +324,20 @@ class Read(msgspec.Struct, frozen=True, omit_defaults=True):
                 return PageBody(rows, msgspec.json.decode(listed.pagination, type=Pagination))
             return RowsBody(rows, msgspec.json.decode(listed.pagination, type=dict[str, Any] | None))
         except _UNREADABLE:
-            return None
+            return await self._repair_slowly(body)
+
+    async def _repair_slowly(self, body: bytes) -> PageBody[Any] | RowsBody[Any] | None:
+        """Read a list row by row in slices; None if it is the response to another call or cannot be read."""
+        resource, found, unreadable = RESOURCES[self.kind], list[Any](), 0
+        with contextlib.suppress(*_UNREADABLE):
+            if _mismatch(resource, self, body) is None:
+                slices, told = repair.read_rows(body, resource.decoders[0], REPAIR_SLICE)
+                for rows, count in slices:
+                    found += rows
+                    unreadable += count
+                    await asyncio.sleep(0)
+                return _repaired(self, found, told, unreadable)
+        return None
 
 
 class Write(NamedTuple):
@@ -425,12 +439,17 @@ def _decode(resource: Resource[Any], read: Read, body: bytes) -> Any:
     try:
         if single:
             return repair.read_object(body, row)
-        found, told = repair.read_rows(body, row)
+        slices, told = repair.read_rows(body, row, REPAIR_SLICE)
+        parts = list(slices)
     except _UNREADABLE as error:
         raise errors.BadResponse("The upstream's answer is not of the documented shape; try again later.") from error
-    unreadable = sum(isinstance(value, Unreadable) for one in found for value in msgspec.structs.astuple(one))
-    log.warning("upstream_response_repaired", kind=resource.name, rows=len(found), unreadable_values=unreadable)
-    return PageBody(found, _pagination(told, read.page)) if read.page else RowsBody(found, told)
+    return _repaired(read, [one for rows, _ in parts for one in rows], told, sum(count for _, count in parts))
+
+
+def _repaired(read: Read, rows: list[Any], told: dict[str, Any], unreadable: int) -> PageBody[Any] | RowsBody[Any]:
+    """Return a list that was read row by row, and log that."""
+    log.warning("upstream_response_repaired", kind=read.kind, rows=len(rows), unreadable_values=unreadable)
+    return PageBody(rows, _pagination(told, read.page)) if read.page else RowsBody(rows, told)
 
 
 def _pagination(told: Mapping[str, Any], asked: PageRequest) -> Pagination:
@@ -466,7 +485,8 @@ def _mismatch(resource: Resource[Any], read: Read, body: bytes) -> str | None:
     owners: set[Any] = set()
     try:
         outline = _OUTLINE.decode(body)
-        rows = _ROWS.decode(outline.data) if outline.data else []
+        raws = _RAWS.decode(outline.data) if outline.data else []
+        rows = [_KEYS.decode(raw) for raw in raws[:SLICE]]  # so many tell whose they are
         if resource.owner:
             key, null = resource.owner_key, Raw(b"null")
             owners = {msgspec.json.decode(row.get(key, null), type=str | None) for row in rows}
@@ -514,6 +534,7 @@ class _Listed(msgspec.Struct):
 
 
 _OUTLINE = msgspec.json.Decoder(_Outline)
-_ROWS = msgspec.json.Decoder(list[dict[str, Raw]])
+_RAWS = msgspec.json.Decoder(list[Raw])
+_KEYS = msgspec.json.Decoder(dict[str, Raw])
 _LISTED = msgspec.json.Decoder(_Listed)
 _REF: "msgspec.json.Decoder[Any]" = msgspec.json.Decoder(RowRef)

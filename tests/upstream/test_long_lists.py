@@ -1,13 +1,14 @@
 """Answers of the REST API that are so long that they are decoded in slices."""
 
 import asyncio
+import json
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
 
-from gateway.upstream.resources import LONG, NUMBERS, SLICE, PageRequest, Read
+from gateway.upstream.resources import LONG, NUMBERS, REPAIR_SLICE, SLICE, PageRequest, Read
 from tests.harness import errors_of, open_gateway
 
 PAGE = PageRequest(1, 100)
@@ -36,8 +37,28 @@ async def test_others_have_a_turn_between_slices_of_a_long_list(read: Read) -> N
     assert read.decode(body, rows) == read.decode(body)
 
 
-@pytest.mark.parametrize("body", [b"{}", b"[]", b"\xff", b'{"data": [1]}', b'{"data": [], "pagination": 1}'])
-async def test_what_is_not_as_documented_is_left_to_who_can_repair_it(body: bytes) -> None:
+@pytest.mark.parametrize("read", [NUMBERS.owned_by("a1"), NUMBERS.page(PAGE)], ids=["owned", "page"])
+async def test_others_have_a_turn_while_a_long_list_is_repaired(read: Read) -> None:
+    rows = numbers(5 * SLICE)
+    rows[-1] |= {"id": 7, "friendlyName": "\ud83d"}
+    told = {"page": 1, "limit": 100, "total": 5 * SLICE}
+    body = json.dumps({"data": rows, "pagination": told}).encode()
+    repairing = asyncio.ensure_future(read.decode_slowly(body))
+
+    turns = 0
+    while not repairing.done():
+        await asyncio.sleep(0)
+        turns += 1
+
+    repaired = await repairing
+    assert repaired
+    assert turns >= 5 * SLICE // REPAIR_SLICE
+    assert read.decode(body, repaired) == read.decode(body)
+    assert (repaired.data[-1].id, repaired.data[-1].friendly_name) == ("7", "\ufffd")
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"\xff", b'{"data": 1}', b'{"data": [{"name": "an agent"}]}'])
+async def test_what_cannot_be_read_in_slices_is_left_to_who_judges_it(body: bytes) -> None:
     assert await NUMBERS.page(PAGE).decode_slowly(body) is None
 
 
