@@ -50,6 +50,14 @@ def test_links_to_what_is_there(page: str) -> None:
     assert [target for target in local if not (ROOT / page).parent.joinpath(target).exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_names_files_that_are_there(page: str) -> None:
+    names = re.findall(r"`([\w./]+/[\w.]+\.(?:py|mjs|js|yml|toml))`", PAGES[page])
+    places = [ROOT, ROOT / "gateway", (ROOT / page).parent]
+
+    assert [name for name in names if not any((place / name).exists() for place in places)] == []
+
+
 def test_explains_every_code_and_no_other() -> None:
     rows = re.findall(r"^\| ((?:`[A-Z_]+`(?:, )?)+) \|", PAGES["docs/errors.md"], re.MULTILINE)
     explained = [code for row in rows for code in re.findall("[A-Z_]+", row)]
