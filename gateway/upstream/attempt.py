@@ -40,6 +40,8 @@ MISSES = 3
 """Responses without the id after which they need not repeat it, unless ENOUGH in a row between them do."""
 LESS_SURE = 10
 """Factor by which more responses in a row are needed after each such mistake."""
+RECENT = 256
+"""Ids of earlier responses that are remembered."""
 
 _CODINGS = {"gzip", "x-gzip", "deflate"}
 _GZIP = b"\x1f\x8b"
@@ -131,16 +133,16 @@ class RequestIds:
     """Makes the ids of attempts at one upstream, and tells whether a response with an id can belong to an attempt.
 
     The vendor says that every response carries an `X-Request-Id`, but not whether it is the request's. If an upstream
-    repeats the request's id in several responses in a row, every later response must repeat it too. Ids are unique: a
-    response with the id of another attempt, of this gateway or another, is always the response to that one.
+    repeats the request's id in several responses in a row, every later response must repeat it too. If it gives each
+    of several responses in a row an id of its own, a later response with one of them is a second copy. Ids of
+    attempts are unique: a response with the id of another attempt, of this gateway or another, is the response to that.
     """
 
     def __init__(self) -> None:
         self._numbers = count(int.from_bytes(os.urandom(7)))
-        self._row = 0
-        self._enough = ENOUGH
-        self._misses = 0
-        self._required = False
+        self._repeated = _Habit()
+        self._distinct = _Habit()
+        self._recent: dict[str, None] = {}
 
     def next(self) -> str:
         """Return the unique suffix of the next attempt's id; the operation's id goes before it."""
@@ -152,23 +154,46 @@ class RequestIds:
         A proxy's error page (a 4xx without an id, or a 5xx) fits any attempt and changes nothing.
         """
         if id_ and suffix in id_:
-            self._row += 1
-            if self._row >= self._enough:
-                self._required, self._misses = True, 0
-            return True
+            return self._repeated.judge(kept=True)
         if id_ and _SUFFIX.search(id_):
             return False
         if status >= 500 or (status >= 400 and not id_):
             return True
+        return self._repeated.judge(kept=False) and (id_ is None or self._distinct.judge(kept=self._is_new(id_)))
+
+    def _is_new(self, id_: str) -> bool:
+        if id_ in self._recent:
+            return False
+        self._recent[id_] = None
+        if len(self._recent) > RECENT:
+            del self._recent[next(iter(self._recent))]
+        return True
+
+
+class _Habit:
+    """What an upstream does in each response, once it did it in enough of them; a few misses in a row end that."""
+
+    def __init__(self) -> None:
         self._row = 0
-        if self._required:
-            self._misses += 1
-            if self._misses < MISSES:
-                return False
+        self._enough = ENOUGH
+        self._misses = 0
+        self._required = False
+
+    def judge(self, *, kept: bool) -> bool:
+        """Return whether a response that kept to the habit, or did not, may be believed."""
+        if kept:
+            self._row += 1
+            if self._row >= self._enough:
+                self._required, self._misses = True, 0
+            return True
+        self._row = 0
+        if not self._required:
+            return True
+        self._misses += 1
+        if self._misses >= MISSES:
             self._required, self._misses = False, 0
             self._enough *= LESS_SURE
-            return False
-        return True
+        return False
 
 
 class _Receiver:

@@ -12,7 +12,7 @@ import pytest
 from gateway.app import create_app
 from gateway.demo.rest_api import Workspace, sample_workspace
 from gateway.settings import load
-from gateway.upstream.attempt import ENOUGH, LESS_SURE, MISSES, RequestIds
+from gateway.upstream.attempt import ENOUGH, LESS_SURE, MISSES, RECENT, RequestIds
 from tests.harness import capture_logs, errors_of
 from tests.raw_upstream import BOTH_LOOPS, REPEATED, MixedUp, RawUpstream, answer, id_of, listening, raw_upstream
 
@@ -318,6 +318,36 @@ def test_an_upstream_that_stops_repeating_ids_is_believed_later() -> None:
     assert misses() == [False] * MISSES + [True]
 
 
+def test_a_second_copy_is_refused_if_the_upstream_gives_each_response_an_id() -> None:
+    ids = RequestIds()
+
+    believed = [ids.fits(ids.next(), 200, f"theirs-{i}") for i in range(ENOUGH)]
+    copies = [ids.fits(ids.next(), status, "theirs-3") for status in (200, 403)]
+
+    assert (believed, copies) == ([True] * ENOUGH, [False, False])
+    assert ids.fits(ids.next(), 200, "theirs-new")
+    assert ids.fits(ids.next(), 200, None)
+
+
+def test_an_upstream_whose_ids_are_not_unique_is_believed() -> None:
+    constant, for_each_connection = RequestIds(), RequestIds()
+
+    assert all(constant.fits(constant.next(), 200, "always") for _ in range(3 * ENOUGH))
+    assert all(for_each_connection.fits("m", 200, f"connection-{i}") for i in range(ENOUGH))
+    again = [for_each_connection.fits("m", 200, f"connection-{i % ENOUGH}") for i in range(3 * ENOUGH)]
+    assert again == [False] * MISSES + [True] * (3 * ENOUGH - MISSES)
+
+
+def test_ids_of_long_ago_are_forgotten() -> None:
+    ids = RequestIds()
+
+    for i in range(RECENT + 1):
+        assert ids.fits(ids.next(), 200, f"theirs-{i}")
+
+    assert not ids.fits(ids.next(), 200, "theirs-1")
+    assert ids.fits(ids.next(), 200, "theirs-0")
+
+
 def test_a_few_faults_far_apart_do_not_end_the_insisting() -> None:
     ids = RequestIds()
 
@@ -350,20 +380,22 @@ def drawn(space: Workspace, turn: int) -> list[tuple[str, Any]]:
 
 @pytest.mark.parametrize(
     ("connections", "repeats"),
-    [(64, True), (64, False), (4, True)],
-    ids=["ids repeated", "ids of its own", "few connections"],
+    [(64, True), (64, False), (4, True), (4, False), (1, False)],
+    ids=["ids repeated", "ids of its own", "few connections", "few, ids of its own", "one, ids of its own"],
 )
 async def test_no_tenant_sees_anothers_data_if_responses_come_one_call_late(
     connections: int,
     repeats: bool,  # noqa: FBT001
 ) -> None:
     spaces = {f"key-{i}": sample_workspace(agents=9, numbers=30, prefix=f"t{i}") for i in range(TENANTS)}
-    mixed = MixedUp(spaces, every=20, repeats=repeats)
+    mixed = MixedUp(spaces, every=0, repeats=repeats)
     async with (
         listening(mixed) as url,
         open_gateway(url, None, upstream_connections=str(connections)) as (ask, _),
     ):
-        failed = wrong = 0
+        for key in [*spaces] * 2:
+            await ask("{ agents(first: 1) { totalCount } }", key)
+        mixed.every, failed, wrong = 20, 0, 0
 
         async def caller(key: str) -> None:
             nonlocal failed, wrong
