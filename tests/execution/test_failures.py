@@ -130,6 +130,7 @@ async def test_errors_of_each_row_and_alias_are_counted_not_made(fault: str, *, 
     assert 0 < len(paths) <= MAX_FIELD_ERRORS * len(codes)
     assert len(set(paths)) == len(paths)
     assert any("left out" in error.message for error in result.errors or ())
+    assert bench.engine.counts.fallen_back == 0
 
 
 async def test_a_code_with_one_place_is_told_beside_one_with_thousands() -> None:
