@@ -139,7 +139,7 @@ class Loader(Generic[K, V]):
         """End with the operation, and break a cycle that holds megabytes of responses."""
         for task in self._tasks:
             task.cancel()
-        self._fetch = None
+        self._fetch = self._open = None
 
 
 class Ahead(NamedTuple):
