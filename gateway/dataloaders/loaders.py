@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
+from aiodataloader import DataLoader
 from msgspec import UNSET
 
 from gateway.dataloaders.identity_map import SAMPLES, IdentityMap, SpeculationGuard
@@ -31,11 +32,11 @@ TURNS = 3
 _GIVEN_UP = "The call to the upstream was given up; try again later."
 
 
-class Loader(Generic[K, V]):
-    """Values by key, for one operation: keys of the same turns of the event loop are one batch, each fetched once.
+class Loader(DataLoader[K, V]):
+    """A DataLoader for one operation: keys of the same turns of the event loop are one batch, each fetched once.
 
-    Keys take no future each, and a waiter that is cancelled leaves the batch to the others. A batch ends with its
-    operation.
+    Unlike its parent it makes no future for each key, and a waiter that is cancelled leaves the batch to the others. A
+    batch ends with its operation.
 
     Args:
         fetch: returns the values of distinct keys, in order; one key's failure is its value.
@@ -43,16 +44,31 @@ class Loader(Generic[K, V]):
     """
 
     def __init__(self, fetch: Fetch[K, V], operation: "asyncio.Task[Any] | None" = None) -> None:
-        self._fetch: Fetch[K, V] | None = fetch
+        operation = operation or asyncio.current_task()
+        assert operation  # noqa: S101 - nothing loads outside a task
+        super().__init__(fetch, loop=operation.get_loop())  # type: ignore[arg-type]  # failures are values
+        self._ended_operation = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.clear_all()
-        (operation or asyncio.current_task()).add_done_callback(self._end)  # type: ignore[union-attr]
+        operation.add_done_callback(self._end)
 
-    def clear_all(self) -> None:
+    def clear_all(self) -> Self:
         """Forget every value; batches in flight go on for those who wait."""
         self._known: dict[K, V | Exception] = {}
         self._in_flight: dict[K, asyncio.Task[None]] = {}
         self._open: tuple[dict[K, None], asyncio.Task[None]] | None = None
+        return self
+
+    def clear(self, key: K) -> Self:
+        """Forget one value."""
+        self._known.pop(key, None)
+        self._in_flight.pop(key, None)
+        return self
+
+    def prime(self, key: K, value: V | Exception) -> Self:
+        """Remember a value, unless the key has one."""
+        self._known.setdefault(key, value)
+        return self
 
     def requested(self, key: K) -> bool:
         """Tell whether a key's value is known or in flight."""
@@ -62,7 +78,7 @@ class Loader(Generic[K, V]):
         """Return a key's value if it is known."""
         return self._known.get(key, default)
 
-    async def load(self, key: K) -> V:
+    async def load(self, key: K) -> V:  # type: ignore[override]  # no future of its own
         """Return a key's value.
 
         Raises:
@@ -94,10 +110,10 @@ class Loader(Generic[K, V]):
 
     def _join(self, key: K) -> "asyncio.Task[None]":
         if self._open is None:
-            if self._fetch is None:
+            if self._ended_operation:
                 raise asyncio.CancelledError
             keys: dict[K, None] = {}
-            task = asyncio.ensure_future(self._run(self._fetch, keys, self._known, self._in_flight))
+            task = asyncio.ensure_future(self._run(self.batch_load_fn, keys, self._known, self._in_flight))
             self._tasks.add(task)  # the event loop holds no task itself
             task.add_done_callback(self._ended)
             self._open = keys, task
@@ -127,7 +143,7 @@ class Loader(Generic[K, V]):
             values = [errors.Unavailable(_GIVEN_UP)] * len(keys)
         finally:
             for key in keys:
-                del in_flight[key]
+                in_flight.pop(key, None)
         known.update(zip(keys, values, strict=True))
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
@@ -139,7 +155,8 @@ class Loader(Generic[K, V]):
         """End with the operation, and break a cycle that holds megabytes of responses."""
         for task in self._tasks:
             task.cancel()
-        self._fetch = self._open = None
+        self._ended_operation, self._open = True, None
+        del self.batch_load_fn
 
 
 class Ahead(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import httpx
 import pytest
+from aiodataloader import DataLoader
 
 from gateway.dataloaders.loaders import Loader
 from gateway.demo.rest_api import sample_workspace
@@ -142,6 +143,21 @@ async def test_loads_of_one_tick_are_one_batch_of_distinct_keys() -> None:
 
     assert values == ["A", "B", "C"] * 2
     assert source.batches == [["a", "b", "c"]]
+
+
+async def test_a_loader_is_a_dataloader_that_can_be_primed_and_cleared() -> None:
+    batches: list[list[str]] = []
+
+    async def fetch(keys: list[str]) -> list[str]:
+        batches.append(keys)
+        return [key.upper() for key in keys]
+
+    loader: Loader[str, str] = Loader(fetch)
+    primed = await loader.prime("a", "given").prime("a", "late").load_many(["a", "b"])
+    cleared = await loader.clear("a").load_many(["a", "b"])
+
+    assert isinstance(loader, DataLoader)
+    assert (primed, cleared, batches) == (["given", "B"], ["A", "B"], [["b"], ["a"]])
 
 
 async def test_the_failure_of_one_key_is_its_own_and_stays_until_cleared() -> None:
