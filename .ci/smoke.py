@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.parse
 import urllib.request
 
 QUERY = "{ agents(first: 50) { nodes { name numbers { phoneNumber agent { name } } } } }"
@@ -49,9 +50,9 @@ def ask(address: str) -> None:
     assert sum(len(agent["numbers"]) for agent in agents) > 40, agents[:3]
     assert answer["extensions"]["quota"]["spent"] == 2, answer["extensions"]
     page = fetch(urllib.request.Request(f"{address}/graphql", headers={"Accept": "text/html"})).decode()
-    script = re.search(r'src="(/\S+/main\.js)"', page)
+    script = re.search(r'src="(\S+/main\.js)"', page)
     assert script, "GraphiQL is missing"
-    assert len(fetch(urllib.request.Request(address + script[1]))) > 100_000
+    assert len(fetch(urllib.request.Request(urllib.parse.urljoin(f"{address}/graphql", script[1])))) > 100_000
     assert fetch(urllib.request.Request(f"{address}/healthz"))
 
 
