@@ -4,6 +4,7 @@ Each test copies the package, applies insertions as a contributor would, and run
 own.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -277,7 +278,8 @@ def run(copy: Path, insertions: list[Insertion], check: str) -> None:
     script = copy / "checks.py"
     script.write_text(PRELUDE % str(copy) + check + "\nasyncio.run(main())\n", "utf-8")
 
-    done = subprocess.run([sys.executable, script], cwd=copy, capture_output=True, text=True, check=False)
+    environ = {name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_START"}
+    done = subprocess.run([sys.executable, script], cwd=copy, env=environ, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr[-3000:]
 

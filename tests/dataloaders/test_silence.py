@@ -140,8 +140,9 @@ async def test_what_a_number_itself_leaves_out_it_has_not() -> None:
     assert sorted(upstream.calls) == [*reads(0), PAGE] or sorted(upstream.calls) == [*reads(0, 0), PAGE]
 
 
-async def test_a_number_that_cannot_be_read_is_an_error_where_its_agent_is_asked_for() -> None:
-    async with asking(Silent(always), max_rest_calls="4") as (ask, _):
+@pytest.mark.parametrize("compiled", ["true", "false"])
+async def test_a_number_that_cannot_be_read_is_an_error_where_its_agent_is_asked_for(compiled: str) -> None:
+    async with asking(Silent(always), max_rest_calls="4", compiled=compiled) as (ask, _):
         told = await ask(LIST)
 
     assert [node["agent"] for node in told["data"]["phoneNumbers"]["nodes"][:3]] == [{"id": "a0"}, None, {"id": "a1"}]
@@ -202,6 +203,17 @@ async def test_few_rows_without_an_owner_are_read_each_time(agents: int) -> None
         assert await owned_by(ask, rest)
 
     assert [f"GET /numbers/{id_}" in upstream.calls[calls:] for id_ in ("n0", "n3", "late")] == [True] * 3
+
+
+async def test_what_silence_means_answers_for_many_listed_numbers() -> None:
+    rest = workspace(20, 30, 90)
+    async with asking(rest) as (ask, upstream):
+        assert await owned_by(ask, rest)
+        calls = len(upstream.calls)
+        told = await ask("{ phoneNumbers(first: 90) { nodes { agent { id } } } }")
+
+    assert upstream.calls[calls:] == ["GET /numbers?page=1&limit=90"]
+    assert [node["agent"] for node in told["data"]["phoneNumbers"]["nodes"][:31]] == [*[None] * 30, {"id": "a10"}]
 
 
 async def test_too_few_samples_are_not_read_at_all() -> None:

@@ -1,6 +1,7 @@
 """Compiled execution of what no schema of ours has, most of which it leaves to graphql-core."""
 
 import enum
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -43,8 +44,29 @@ class Odd:
         return "loud"
 
 
+class Things(msgspec.Struct):
+    """Source of `Listed`, without the list that must be there."""
+
+    things: object = None
+
+
+@strawberry.type
+class Plain:
+    size: int | None
+    mood: Mood | None
+
+
+@strawberry.type
+class Listed:
+    things: list[Plain]
+
+
 @strawberry.type
 class OddQuery:
+    @strawberry.field(graphql_type=Listed | None)  # type: ignore[untyped-decorator]
+    async def listed(self, info: strawberry.Info) -> Things:  # noqa: ARG002
+        return Things()
+
     @strawberry.field(graphql_type=Odd | None)  # type: ignore[untyped-decorator]
     async def odd(self, info: strawberry.Info) -> Thing:  # noqa: ARG002 - as the root fields of the real schema
         return Thing()
@@ -52,12 +74,6 @@ class OddQuery:
     @strawberry.field(graphql_type=Part | None)  # type: ignore[untyped-decorator]
     async def sized(self, info: strawberry.Info, sizes: list[int]) -> None:  # noqa: ARG002
         return None
-
-
-@strawberry.type
-class Plain:
-    size: int | None
-    mood: Mood | None
 
 
 @pytest.mark.parametrize(
@@ -92,6 +108,7 @@ async def test_a_leaf_is_its_own_answer_where_its_type_is_right(source: Thing, r
         ("{ odd { shout } }", {"odd": {"shout": "loud"}}, 2),
         ("{ odd { part { id } } }", {"odd": None}, 2),
         ("{ sized(sizes: 1) { id } }", {"sized": None}, 1),
+        ("{ listed { things { size } } }", {"listed": None}, 2),
     ],
 )
 async def test_what_no_schema_of_ours_has_is_graphql_cores(
@@ -99,12 +116,11 @@ async def test_what_no_schema_of_ours_has_is_graphql_cores(
 ) -> None:
     document, schema, counts = parse(text), graphql_schema(strawberry.Schema(OddQuery)), Counts()
     plans = Document(document).plans(schema, None)
-    context: Any = None
+    context: Any = SimpleNamespace(session=SimpleNamespace(check_deadline=lambda: None))
 
     compiled = await answer(plans, counts, context, {}, bounds())
-    running: Any = execute(
-        schema, document, executor_class=CompiledExecutor, plans=plans, counts=counts, bounds=bounds()
-    )
+    options: Any = {"plans": plans, "counts": counts, "bounds": bounds()}
+    running: Any = execute(schema, document, context_value=context, executor_class=CompiledExecutor, **options)
     result = await running
 
     assert (compiled, result.data) == (None, data)

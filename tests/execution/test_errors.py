@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -9,7 +10,9 @@ import pytest
 from graphql import GraphQLError
 
 from gateway.demo.rest_api import sample_workspace
-from gateway.execution.errors import INTERNAL, MAX_LOGGED, field_error, field_errors
+from gateway.execution.errors import INTERNAL, MAX_FIELD_ERRORS, MAX_LOGGED, field_error, field_errors
+from gateway.execution.places import FailedFields
+from gateway.upstream.errors import NotFound
 from tests.harness import Fault, Gateway, capture_logs, errors_of, open_gateway
 
 KEY = "demo"
@@ -297,6 +300,35 @@ def test_masks_a_value_of_our_own_that_does_not_fit_the_schema() -> None:
 
     assert (error["message"], error["extensions"]) == (INTERNAL, {"code": "INTERNAL_SERVER_ERROR"})
     assert [line["event"] for line in logs] == ["field_failed"]
+
+
+def test_keeps_as_many_failures_of_a_field_as_errors_are_sent() -> None:
+    child: Any = SimpleNamespace(nodes=[])
+    rows: Any = [object() for _ in range(MAX_FIELD_ERRORS + 1)]
+
+    nulls = FailedFields().nulls(child, rows, [NotFound("none")] * len(rows), [])
+
+    assert nulls == [None] * len(rows)
+
+
+@pytest.mark.parametrize("compiled", ["true", "false"])
+async def test_counts_the_rest_of_many_errors_where_null_must_not_be(compiled: str) -> None:
+    settings = {"max_aliases": "200", "max_root_fields": "200", "max_rest_calls": "200", "compiled": compiled}
+    aliases = " ".join(f'a{i}: agent(id: "a{i}") {{ name }}' for i in range(MAX_FIELD_ERRORS + 5))
+    async with open_gateway(settings=settings) as gateway:
+        gateway.upstream.play("GET /agents/.*", nameless)
+        gateway.upstream.play(r"GET /agents\?.*", httpx.Response(500))
+        answer = await gateway.ask(f"{{ {aliases} }}")
+
+    assert set(answer["data"].values()) == {None}
+    assert [code for code, _ in errors_of(answer)] == ["UPSTREAM_ERROR"] * (MAX_FIELD_ERRORS + 1)
+    assert answer["errors"][-1]["message"].startswith("5 more errors")
+
+
+async def nameless(request: httpx.Request) -> httpx.Response:
+    id_ = request.url.path.rpartition("/")[2]
+    body = {"id": id_, "status": "ACTIVE", "type": "custom", "createdAt": "1", "updatedAt": "2"}
+    return httpx.Response(200, json=body)
 
 
 def test_tells_of_five_errors_of_no_field_and_logs_five_of_ours() -> None:

@@ -123,6 +123,20 @@ async def test_a_list_whose_pages_changed_meanwhile_is_whole_again_once_it_was_r
     assert cached.calls == []
 
 
+async def test_pages_that_are_not_the_whole_list_do_not_answer_whose_numbers_they_are() -> None:
+    space = sample_workspace(agents=3, numbers=250)
+    async with open_gateway(workspaces={"demo": space}, settings={"cache_ttl": "30"}) as gateway:
+        cursor = (await gateway.data("{ phoneNumbers(first: 100) { pageInfo { endCursor } } }"))["phoneNumbers"]
+        after = cursor["pageInfo"]["endCursor"]
+        await gateway.data(f'{{ phoneNumbers(first: 100, after: "{after}") {{ totalCount }} agents {{ totalCount }} }}')
+        calls, agent = gateway.calls, next(iter(space.agents))
+        numbers = (await gateway.data(owned_by(agent)))["agent"]["numbers"]
+
+        assert len(calls) == 3
+        assert gateway.calls == [f"GET /agents/{agent}/numbers"]
+    assert len(numbers) == 75
+
+
 async def test_an_agents_own_list_is_remembered(cached: Gateway) -> None:
     agent = next(iter(cached.workspaces["demo"].agents))
     await warm(cached, owned_by(agent))
