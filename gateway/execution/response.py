@@ -67,26 +67,35 @@ class ResponseSize:
                 raise ResponseTooLarge(self.limit)
             self._count_last()
 
-    def take_back(self, owners: "set[Bounds]") -> None:
-        """Subtract all bytes that these owners have added."""
-        for owner in owners:
-            self.counted -= owner.bytes
-            owner.bytes = 0
-        self.bound -= sum(part[1] for part in self.parts if part[0] in owners)
-        self.parts = [part for part in self.parts if part[0] not in owners]
+    def take_back(self, shares: "set[Share]") -> None:
+        """Subtract all bytes of these shares."""
+        for share in shares:
+            self.counted -= share.bytes
+            share.bytes = 0
+        self.bound -= sum(part[1] for part in self.parts if part[0] in shares)
+        self.parts = [part for part in self.parts if part[0] not in shares]
 
     def _count_last(self) -> None:
-        owner, bound, count, values, weights = self.parts.pop()
+        share, bound, count, values, weights = self.parts.pop()
         counted = count(values, weights)
-        owner.bytes += counted
+        share.bytes += counted
         self.counted += counted
         self.bound -= bound
 
 
 Count = Callable[[Sequence[Any], list[int] | None], int]
 """Counts the bytes of values, each multiplied by its weight if there are weights."""
-Part = tuple["Bounds", int, Count, Sequence[Any], list[int] | None]
-"""Owner, upper bound of the bytes, the function that counts them, and its arguments."""
+Part = tuple["Share", int, Count, Sequence[Any], list[int] | None]
+"""Share, upper bound of the bytes, the function that counts them, and its arguments."""
+
+
+class Share:
+    """The bytes of one part of a response; it refers to nothing, so that no cycle holds the rows of a response."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
 
 
 class Pace:
@@ -135,7 +144,7 @@ class Bounds:
         waiting: futures of the same operation that wait for a turn.
     """
 
-    __slots__ = ("_attempts", "_pace", "_size", "_waiting", "bytes", "failed", "failures", "session")
+    __slots__ = ("_attempts", "_pace", "_share", "_size", "_waiting", "failed", "failures", "session")
 
     def __init__(
         self,
@@ -149,8 +158,7 @@ class Bounds:
         self._pace = pace
         self._waiting: list[asyncio.Future[None]] = [] if waiting is None else waiting
         self._attempts: list[Bounds] = []
-        self.bytes = 0
-        """Counted so far."""
+        self._share = Share()
         self.failures = Failures()
         """The operation's errors."""
         self.failed = FailedFields()
@@ -166,7 +174,7 @@ class Bounds:
     def add(self, count: int) -> None:
         """Add bytes, before they exist if that is possible; raises as `ResponseSize.check`."""
         size = self._size
-        self.bytes += count
+        self._share.bytes += count
         size.counted += count
         if size.counted + size.bound > size.limit:
             size.check()
@@ -174,14 +182,14 @@ class Bounds:
     def add_later(self, bound: int, count: Count, values: Sequence[Any], weights: list[int] | None) -> None:
         """Add at most `bound` bytes, which `count` counts if necessary; raises as `ResponseSize.check`."""
         size = self._size
-        size.parts.append((self, bound, count, values, weights))
+        size.parts.append((self._share, bound, count, values, weights))
         size.bound += bound
         if size.counted + size.bound > size.limit:
             size.check()
 
     def take_back(self) -> None:
         """Subtract the bytes of this part: it is executed again, or not at all."""
-        self._size.take_back(set(self.family()))
+        self._size.take_back({bounds._share for bounds in self.family()})  # noqa: SLF001 - of the same class
 
     def family(self) -> "Iterator[Bounds]":
         """Iterate over these bounds and those of the attempts below."""

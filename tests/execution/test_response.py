@@ -1,6 +1,7 @@
 """The bounds of one response: its bytes are counted before they are built, and others are served meanwhile."""
 
 import asyncio
+import gc
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -283,6 +284,23 @@ async def test_the_deadline_ends_execution_as_well(*, compiled: bool) -> None:
     assert sorted(error.path or [] for error in result.errors or ()) == [["agent", "a"], ["agent", "b"]]
     assert result.data
     assert list(result.data["agent"]) == ["name", "a", "b"]
+
+
+async def test_an_operation_leaves_no_cycle_that_holds_its_rows() -> None:
+    query = "{ agents { nodes { name numbers { id } } } phoneNumbers { nodes { agent { name } } } }"
+    async with open_gateway() as gateway:
+        await gateway.data(query)
+        gc.collect()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            await gateway.data(query)
+            gc.collect()
+            left = {type(each).__name__ for each in gc.garbage if type(each).__module__.startswith("gateway.")}
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+
+    assert left == set()
 
 
 async def test_a_turn_goes_to_operations_by_turns_and_to_the_last_of_each() -> None:
