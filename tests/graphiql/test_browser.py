@@ -101,7 +101,8 @@ class TestGraphiQL:
         graphiql.page.get_by_label("Show Documentation Explorer").click()
         graphiql.page.get_by_label("Show History").click()
         graphiql.page.get_by_label("Open settings dialog").click()
-        graphiql.page.wait_for_load_state("networkidle")
+        graphiql.page.get_by_role("dialog").wait_for()
+        graphiql.page.evaluate("document.fonts.ready.then(() => true)")
 
         assert {request for request in graphiql.requests if not request.startswith((f"{demo}/", "data:"))} == set()
         assert graphiql.complaints == []
